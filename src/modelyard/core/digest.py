@@ -1,0 +1,34 @@
+"""Digests of content: SHA-256, in hexadecimal."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def of_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_json(value: Any) -> str:
+    """The SHA-256 of a value as JSON with sorted keys: equal values, equal digests.
+
+    >>> of_json({"a": 1, "b": 2}) == of_json({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def files_in(folder: Path) -> list[str]:
+    """Relative POSIX paths of all files below `folder`, sorted."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def of_folder(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
+    """The SHA-256 of each file below `folder`, by relative path."""
+    return {name: of_file(folder / name) for name in names or files_in(folder)}

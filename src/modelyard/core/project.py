@@ -1,0 +1,162 @@
+"""The project file: the one TOML file a user writes.
+
+Every key has a default but `name`, `[data]`, `[inputs]` and `[target]`. Each key has a page
+in docs/project/. The descriptions below are what `modelyard new` writes as comments.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+LIMIT = re.compile(r"^(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)$")
+
+
+class Section(BaseModel):
+    """A table of the project file; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Split(Section):
+    """How rows are parted into training, validation and test."""
+
+    test: Share = Field(0.2, description="share of rows kept for the audit")
+    validation: Share = Field(0.1, description="share of rows that steer training")
+    by: str | None = Field(None, description="column whose shares each part keeps; default: target")
+    group: str | None = Field(None, description="column whose equal values stay on one side")
+    time: str | None = Field(None, description="column to sort by: the newest rows are the test")
+    seed: int = Field(42, description="seed of the split")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Split":
+        if sum(way is not None for way in (self.by, self.group, self.time)) > 1:
+            raise ValueError("choose one of by, group and time")
+        if self.test + self.validation >= 1:
+            raise ValueError("test and validation together must leave rows to train on")
+        return self
+
+
+class Data(Section):
+    """Where the rows come from and how they are read."""
+
+    rows: str = Field(description="csv, tsv, jsonl, parquet, a folder, hf://dataset, or SQL URL")
+    query: str | None = Field(None, description="the SQL query, where rows is a database URL")
+    encoding: str = Field("auto", description="auto detects it and says so")
+    split: Split = Field(default_factory=lambda: Split.model_validate({}))
+    max_characters: int = Field(100_000, ge=1, description="a longer text is an error")
+    near_duplicates: Literal["keep", "refuse"] = Field(
+        "keep", description="what to do with almost equal rows within one part"
+    )
+
+
+def _as_table(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class InputColumn(BaseModel):
+    """One column going in: a kind, and that kind's own options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str = Field(description="text")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was written beside `kind`."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class TargetColumn(Section):
+    """The answer coming out."""
+
+    column: str = Field(description="the column to predict")
+    kind: str = Field("class", description="class")
+
+
+class BackboneChoice(Section):
+    """The pre-trained network to start from."""
+
+    text: str = Field("minilm", description="a known name, a Hub id, or a folder")
+
+
+class Train(Section):
+    """How the weights are moved."""
+
+    method: str = Field("full", description="full, head or lora")
+    minutes: float = Field(0.0, ge=0, description="a time budget; 0 = until it stops improving")
+    epochs: int = Field(3, ge=1, description="passes over the training rows, at most")
+    batch_rows: int = Field(32, ge=1, description="rows in a step, on average")
+    learning_rate: float | None = Field(None, gt=0, description="default: by method")
+    warmup: Share = Field(0.1, description="share of the steps with a rising rate")
+    weight_decay: float = Field(0.01, ge=0, description="L2, decoupled as in AdamW")
+    dropout: Share = Field(0.1, description="before the last layer")
+    clip_norm: float = Field(1.0, ge=0, description="gradient norm limit; 0 disables")
+    class_weights: Literal["none", "balanced"] = Field("none", description="none or balanced")
+    label_smoothing: Share = Field(0.0, description="share of the truth spread over all classes")
+    patience: int = Field(2, ge=0, description="epochs without gain before a stop; 0 disables")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto, fp32 or bf16")
+    lora_rank: int = Field(16, ge=1, description="rank of the LoRA matrices")
+    seed: int = Field(7, description="the same seed gives the same weights")
+
+
+class Compress(Section):
+    """How the model is made small."""
+
+    target: Literal["int8", "fp32"] = Field("int8", description="int8 or fp32")
+    max_loss: Share = Field(0.01, description="validation accuracy int8 may lose")
+
+
+def _limit(value: Any) -> Any:
+    if not isinstance(value, str) or not LIMIT.match(value.strip()):
+        raise ValueError('write a limit as ">= 0.9" or "<= 20"')
+    return value.strip()
+
+
+Limit = Annotated[str, BeforeValidator(_limit)]
+
+
+class ReleaseTerms(Section):
+    """What the release is for and says of itself."""
+
+    version: str = Field("1", description="the release's version, as the API shows it")
+    use: Literal["any", "commercial", "research"] = Field(
+        "any", description="checked against the licences of backbone and rows; any = no check"
+    )
+    license: str = Field("other", description="licence of the release, as Hugging Face names it")
+    rows_license: str = Field("unknown", description="licence of the rows")
+
+
+class Serve(Section):
+    """Limits of the API."""
+
+    max_rows: int = Field(1024, ge=1, description="rows in one request")
+    max_characters: int = Field(100_000, ge=1, description="characters in one text")
+    max_body_bytes: int = Field(8_000_000, ge=1, description="bytes in one request body")
+
+
+class Project(Section):
+    """A project file, read and checked."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="lower-case name")
+    data: Data
+    inputs: dict[str, Annotated[InputColumn, BeforeValidator(_as_table)]] = Field(min_length=1)
+    target: TargetColumn
+    backbone: BackboneChoice = Field(default_factory=lambda: BackboneChoice.model_validate({}))
+    train: Train = Field(default_factory=lambda: Train.model_validate({}))
+    compress: Compress = Field(default_factory=lambda: Compress.model_validate({}))
+    accept: dict[str, Limit] = Field(default_factory=dict)
+    release: ReleaseTerms = Field(default_factory=lambda: ReleaseTerms.model_validate({}))
+    serve: Serve = Field(default_factory=lambda: Serve.model_validate({}))
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths of the file start from."""
+        return self._folder
+
+    def part(self, *sections: str) -> dict[str, Any]:
+        """The named sections, resolved, as plain JSON: what a stage's key is made of."""
+        resolved = self.model_dump(mode="json")
+        return {section: resolved[section] for section in sections}
