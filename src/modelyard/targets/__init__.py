@@ -1,0 +1,88 @@
+"""Targets: one file for each kind of answer coming out.
+
+What serves (`decode`, `wire`) imports no torch; `losses` loads it where it is called.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from modelyard.core.errors import UnknownName
+
+State = dict[str, Any]
+MODULES = {"class": "class_"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measured number with what it stands on."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    rows: int
+    higher_is_better: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """The measure as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A plain model's answers on the test rows."""
+
+    name: str
+    answers: list[dict[str, Any]]
+
+
+class Target(Protocol):
+    """One kind of answer coming out."""
+
+    kind: str
+    wire: type[BaseModel]
+    """An answer as the API gives it."""
+    main: str
+    """The name of the measure that steers training and heads the report."""
+
+    def learn(self, values: Sequence[Any]) -> State:
+        """What has to be known of the training split; plain JSON. Raises TooFewClasses."""
+
+    def check(self, values: Sequence[Any]) -> None:
+        """Refuse a column of all rows that cannot be learned from: TooFewClasses, ClassTooSmall."""
+
+    def width(self, state: State) -> int:
+        """How many numbers the network gives for a row."""
+
+    def config(self, state: State) -> dict[str, Any]:
+        """What the transformers configuration has to know: id2label, label2id …"""
+
+    def truth(self, values: Sequence[Any], state: State) -> NDArray[np.int64]:
+        """Raw values as the losses want them (B,)."""
+
+    def losses(self, outputs: Any, truth: Any, state: State, options: Mapping[str, Any]) -> Any:
+        """Loss of each row (B,), never reduced; torch in, torch out."""
+
+    def decode(self, outputs: NDArray[np.float32], state: State) -> list[dict[str, Any]]:
+        """Outputs (B, C) as B answers, plain Python."""
+
+    def score(self, truth: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[Measure]:
+        """Measures of answers against raw truth, each with its 95 % interval."""
+
+    def baselines(
+        self, name: str, features: Any, values: Sequence[Any], test_features: Any
+    ) -> list[Baseline]:
+        """The majority and a linear model on plain features, learned on the training split."""
+
+
+def find(kind: str) -> Target:
+    """The target of this kind; raises UnknownName."""
+    if kind not in MODULES:
+        raise UnknownName(f"There is no target kind {kind!r}; known kinds: {', '.join(MODULES)}.")
+    return cast(Target, import_module(f"modelyard.targets.{MODULES[kind]}").TARGET)
