@@ -1,0 +1,1 @@
+"""Artefacts, store, stages, project file, errors, events: the floor all others stand on."""

@@ -112,9 +112,9 @@ def _model_in(annotation: Any) -> type[BaseModel]:
 
 
 def lines_of(text: str) -> dict[Path_, int]:
-    """Where each table and key of a TOML text stands, counted from 1.
+    r"""Where each table and key of a TOML text stands, counted from 1.
 
-    >>> lines_of('name = "x"\\n[data]\\nrows = "a.csv"')
+    >>> lines_of('name = "x"\n[data]\nrows = "a.csv"')
     {('name',): 1, ('data',): 2, ('data', 'rows'): 3}
     """
     lines: dict[Path_, int] = {}

@@ -108,7 +108,7 @@ class Store:
     def _is_whole(self, manifest: Manifest) -> bool:
         folder = self.folder(manifest)
         sizes = {name: _size(folder / name) for name in manifest.sizes}
-        return sizes == manifest.sizes
+        return bool(sizes == manifest.sizes)
 
     def _manifest_file(self, stage: str, key: str) -> Path:
         return self.root / "made" / stage / f"{key}.json"

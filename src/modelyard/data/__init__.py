@@ -1,0 +1,1 @@
+"""Rows: reading, splitting, looking at them."""

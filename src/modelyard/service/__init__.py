@@ -1,0 +1,1 @@
+"""The run wing: a Release behind an API."""

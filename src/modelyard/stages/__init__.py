@@ -1,0 +1,1 @@
+"""The build wing: one file for each stage."""

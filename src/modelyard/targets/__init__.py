@@ -61,7 +61,7 @@ class Target(Protocol):
         """How many numbers the network gives for a row."""
 
     def config(self, state: State) -> dict[str, Any]:
-        """What the transformers configuration has to know: id2label, label2id …"""
+        """What the transformers configuration has to know: id2label, label2id."""
 
     def truth(self, values: Sequence[Any], state: State) -> NDArray[np.int64]:
         """Raw values as the losses want them (B,)."""
