@@ -1,0 +1,167 @@
+"""Text: a column of sentences or articles, in any language the backbone knows.
+
+A text longer than the window is read as several windows, whose outputs are averaged; up to
+`windows` of them are read.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tokenizers import Tokenizer
+
+from modelyard.core.errors import SettingInvalid
+from modelyard.inputs import Encode, PlainFeatures, State
+from modelyard.runtime.encoded import Encoded
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
+CJK = (("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\u3040", "\u30ff"), ("\uac00", "\ud7af"))
+
+
+class Options(BaseModel):
+    """What may stand beside `kind` of a text input."""
+
+    model_config = ConfigDict(extra="forbid")
+    window_tokens: int = Field(256, ge=8, description="tokens read at once")
+    windows: int = Field(2, ge=1, description="windows of a long text that are read, at most")
+
+
+class Text:
+    """The text input."""
+
+    kind = "text"
+
+    def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
+        """The window's size and number; nothing else is learned from the values."""
+        try:
+            chosen = Options.model_validate(dict(options))
+        except ValidationError as error:
+            names = ", ".join(Options.model_fields)
+            first = error.errors()[0]
+            raise SettingInvalid(
+                f"[inputs] text option {first['loc'][0]!r}: {first['msg']}; options are: {names}."
+            ) from None
+        tokenizer = _tokenizer(backbone)
+        window_tokens = min(chosen.window_tokens, _most_positions(backbone))
+        return {
+            "window_tokens": window_tokens,
+            "windows": chosen.windows,
+            "pad_id": _pad_id(tokenizer),
+        }
+
+    def check(self, value: Any) -> str | None:
+        """Text is wanted, not empty, and encodable as UTF-8."""
+        if not isinstance(value, str):
+            return f"text was expected, got {type(value).__name__}"
+        if not value.strip():
+            return "the text is empty"
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "the text holds half a surrogate pair, which is no character"
+        return None
+
+    def encoder(self, state: State, folder: Path) -> Encode:
+        """A function from texts to pieces of `input_ids` and `attention_mask`."""
+        tokenizer = _tokenizer(folder)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(int(state["window_tokens"]), stride=0)
+        return partial(_encode, tokenizer, int(state["windows"]), int(state["pad_id"]))
+
+    def network(self, backbone: Path, width: int, dropout: float) -> Any:
+        """A transformers sequence classifier with `width` outputs; dropout before its last layer.
+
+        The backbone's own dropout is off: fine-tuning is short, and attention without dropout
+        runs in one fused kernel.
+        """
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        config = AutoConfig.from_pretrained(backbone, num_labels=width)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"):
+            if hasattr(config, name):
+                setattr(config, name, 0.0)
+        for name in ("classifier_dropout", "seq_classif_dropout"):
+            if hasattr(config, name) or name == "classifier_dropout":
+                setattr(config, name, dropout)
+        return AutoModelForSequenceClassification.from_pretrained(
+            backbone, config=config, dtype="float32"
+        )
+
+    def save_preprocessing(self, backbone: Path, state: State, folder: Path) -> None:
+        """Put the tokenizer's files into `folder`."""
+        for name in TOKENIZER_FILES:
+            if (backbone / name).is_file():
+                shutil.copyfile(backbone / name, folder / name)
+
+    def plain_features(self, values: Sequence[Any]) -> tuple[str, PlainFeatures]:
+        """TF-IDF of words, or of characters where a fifth of the letters are Chinese or the like.
+
+        Sparck Jones, K. (1972), A statistical interpretation of term specificity.
+        """
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        if _cjk_share(values[:2000]) > 0.2:
+            return "TF-IDF of characters", TfidfVectorizer(
+                analyzer="char", ngram_range=(1, 2), sublinear_tf=True, min_df=2
+            )
+        return "TF-IDF of words", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+
+    def example(self) -> Any:
+        """A value for the API's documentation."""
+        return "A sentence to classify."
+
+
+def _encode(tokenizer: Tokenizer, windows: int, pad_id: int, values: Sequence[str]) -> Encoded:
+    pieces, row_of = [], []
+    for row, encoding in enumerate(tokenizer.encode_batch_fast(list(values))):
+        for window in [encoding, *encoding.overflowing[: windows - 1]]:
+            ids = np.array(window.ids, dtype=np.int64)
+            pieces.append({"input_ids": ids, "attention_mask": np.ones_like(ids)})
+            row_of.append(row)
+    return Encoded(
+        pieces=pieces,
+        row_of=np.array(row_of, dtype=np.int64),
+        lengths=np.array([len(piece["input_ids"]) for piece in pieces], dtype=np.int64),
+        fill={"input_ids": pad_id, "attention_mask": 0},
+    )
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def _pad_id(tokenizer: Tokenizer) -> int:
+    for token in ("[PAD]", "<pad>"):
+        if (found := tokenizer.token_to_id(token)) is not None:
+            return int(found)
+    return 0
+
+
+def _most_positions(backbone: Path) -> int:
+    """How many tokens the network can place; RoBERTa and its kin keep two for themselves."""
+    import json
+
+    config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
+    most = int(config.get("max_position_embeddings", 512))
+    return most - 2 if most % 2 == 0 and most > 2 and most & (most - 1) else most
+
+
+def _cjk_share(values: Sequence[str]) -> float:
+    letters = [c for value in values for c in value[:200] if c.isalpha()]
+    found = sum(any(low <= c <= high for low, high in CJK) for c in letters)
+    return found / max(1, len(letters))
+
+
+INPUT = Text()

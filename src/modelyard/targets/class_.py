@@ -1,0 +1,179 @@
+"""Class: one of several labels for each row."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from modelyard.core.errors import ClassTooSmall, TooFewClasses
+from modelyard.core.intervals import wilson
+from modelyard.targets import Baseline, Measure, State
+
+RESAMPLES = 1000
+
+
+class ClassAnswer(BaseModel):
+    """The answer for one row."""
+
+    label: str = Field(description="the most probable label")
+    score: float = Field(ge=0, le=1, description="its probability")
+    scores: dict[str, float] = Field(description="the probability of each label")
+
+
+class Class:
+    """The class target."""
+
+    kind = "class"
+    wire = ClassAnswer
+    main = "accuracy"
+
+    def check(self, values: Sequence[Any]) -> None:
+        """Refuse labels that cannot be learned: TooFewClasses, ClassTooSmall."""
+        counts = Counter(map(str, values))
+        if len(counts) < 2:
+            found = ", ".join(repr(label) for label in counts) or "none"
+            raise TooFewClasses(
+                f"A class target needs two classes or more, and the rows have {len(counts)} "
+                f"({found}); name another target column or add rows of another class."
+            )
+        small = sorted(label for label, count in counts.items() if count < 3)
+        if small:
+            shown = ", ".join(f"{label!r} ({counts[label]})" for label in small[:5])
+            raise ClassTooSmall(
+                f"{len(small)} of {len(counts)} classes have fewer than 3 rows: {shown}; each "
+                "needs one row to train, one to validate and one to test: add rows, or join or "
+                "remove the class."
+            )
+
+    def learn(self, values: Sequence[Any]) -> State:
+        """The labels in sorted order and how often each occurs."""
+        counts = Counter(map(str, values))
+        labels = sorted(counts)
+        return {"labels": labels, "counts": [counts[label] for label in labels]}
+
+    def width(self, state: State) -> int:
+        """One output for each label."""
+        return len(state["labels"])
+
+    def config(self, state: State) -> dict[str, Any]:
+        """Labels by number and numbers by label, as transformers wants them."""
+        labels = state["labels"]
+        return {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: number for number, label in enumerate(labels)},
+            "problem_type": "single_label_classification",
+        }
+
+    def truth(self, values: Sequence[Any], state: State) -> NDArray[np.int64]:
+        """The number of each label (B,); -1 for a label the training split has not."""
+        number = {label: position for position, label in enumerate(state["labels"])}
+        return np.array([number.get(str(value), -1) for value in values], dtype=np.int64)
+
+    def losses(self, outputs: Any, truth: Any, state: State, options: Mapping[str, Any]) -> Any:
+        """Cross-entropy of each row (B,), with smoothing and class weights as asked.
+
+        Szegedy, C. et al. (2016), Rethinking the Inception architecture, section 7 (smoothing).
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        weights = None
+        if options.get("class_weights") == "balanced":
+            counts = torch.tensor(state["counts"], dtype=torch.float32)
+            weights = counts.sum() / (len(counts) * counts)
+        return cross_entropy(
+            outputs,
+            truth,
+            weight=weights,
+            reduction="none",
+            ignore_index=-1,
+            label_smoothing=float(options.get("label_smoothing", 0.0)),
+        )
+
+    def decode(self, outputs: NDArray[np.float32], state: State) -> list[dict[str, Any]]:
+        """Outputs (B, C) as label, score and scores: the softmax of each row."""
+        labels = state["labels"]
+        shifted = outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True)
+        exponents = np.exp(shifted)
+        shares = exponents / exponents.sum(axis=1, keepdims=True)
+        best = shares.argmax(axis=1)
+        return [
+            {"label": labels[top], "score": row[top], "scores": dict(zip(labels, row, strict=True))}
+            for top, row in zip(best.tolist(), shares.tolist(), strict=True)
+        ]
+
+    def score(self, truth: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[Measure]:
+        """Accuracy (Wilson interval), and macro and weighted F1 (bootstrap interval)."""
+        truths = [str(value) for value in truth]
+        found = [str(answer["label"]) for answer in answers]
+        rows = len(truths)
+        right = sum(a == b for a, b in zip(truths, found, strict=True))
+        measures = [Measure("accuracy", right / max(1, rows), *wilson(right, rows), rows)]
+        confusion = _confusion(truths, found)
+        drawn = np.random.default_rng(0).multinomial(
+            rows, confusion.ravel() / max(1, rows), size=RESAMPLES
+        )
+        resampled = drawn.reshape(RESAMPLES, *confusion.shape)
+        for name, f1_of in (("macro_f1", _macro_f1), ("weighted_f1", _weighted_f1)):
+            low, high = np.quantile(f1_of(resampled), [0.025, 0.975])
+            value = float(f1_of(confusion[None])[0])
+            measures.append(Measure(name, value, float(low), float(high), rows))
+        return measures
+
+    def baselines(
+        self, name: str, features: Any, values: Sequence[Any], test_features: Any
+    ) -> list[Baseline]:
+        """Always the most frequent label; and logistic regression on plain features."""
+        from sklearn.linear_model import LogisticRegression
+
+        counts = Counter(map(str, values))
+        top, _ = max(counts.items(), key=lambda item: (item[1], item[0]))
+        shares = {label: count / len(values) for label, count in sorted(counts.items())}
+        majority = {"label": top, "score": shares[top], "scores": shares}
+        model = LogisticRegression(max_iter=1000).fit(features, [str(value) for value in values])
+        probabilities = model.predict_proba(test_features)
+        labels = [str(label) for label in model.classes_]
+        linear = [
+            {
+                "label": labels[int(row.argmax())],
+                "score": float(row.max()),
+                "scores": dict(zip(labels, row.tolist(), strict=True)),
+            }
+            for row in probabilities
+        ]
+        return [
+            Baseline("majority class", [majority] * test_features.shape[0]),
+            Baseline(f"{name} with logistic regression", linear),
+        ]
+
+
+def _confusion(truths: Sequence[str], found: Sequence[str]) -> NDArray[np.int64]:
+    labels = sorted({*truths, *found})
+    number = {label: position for position, label in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    np.add.at(confusion, ([number[t] for t in truths], [number[f] for f in found]), 1)
+    return confusion
+
+
+def _f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """F1 of each class (R, C) from confusion matrices (R, C, C)."""
+    hits = np.einsum("rcc->rc", confusion)
+    total = confusion.sum(axis=1) + confusion.sum(axis=2)
+    return np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0)
+
+
+def _macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    mean: NDArray[np.float64] = _f1(confusion).mean(axis=1)
+    return mean
+
+
+def _weighted_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    support = confusion.sum(axis=2)
+    weighted: NDArray[np.float64] = (_f1(confusion) * support).sum(axis=1)
+    return weighted / np.maximum(1, support.sum(axis=1))
+
+
+TARGET = Class()
