@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,15 @@ def of_json(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def row_digest(values: Sequence[Any]) -> int:
+    """A row's input values, in the order of the project's inputs, as 64 bits of SHA-256.
+
+    >>> row_digest(["a fine film"]) == row_digest(("a fine film",)) != row_digest(["a bad film"])
+    True
+    """
+    return int(of_json(list(values))[:16], 16)
+
+
 def files_in(folder: Path) -> list[str]:
     """Relative POSIX paths of all files below `folder`, sorted."""
     found = (path for path in folder.rglob("*") if path.is_file())
@@ -30,5 +39,6 @@ def files_in(folder: Path) -> list[str]:
 
 
 def of_folder(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """The SHA-256 of each file below `folder`, by relative path."""
-    return {name: of_file(folder / name) for name in names or files_in(folder)}
+    """The SHA-256 of each file below `folder`, or of `names` alone, by relative path."""
+    chosen = files_in(folder) if names is None else names
+    return {name: of_file(folder / name) for name in chosen}

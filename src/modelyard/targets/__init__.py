@@ -4,7 +4,7 @@ What serves (`decode`, `wire`) imports no torch; `losses` loads it where it is c
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -13,25 +13,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from modelyard.core.errors import UnknownName
+from modelyard.core.measure import Measure as Measure
 
 State = dict[str, Any]
 MODULES = {"class": "class_"}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A measured number with what it stands on."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    rows: int
-    higher_is_better: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        """The measure as a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -50,6 +35,8 @@ class Target(Protocol):
     """An answer as the API gives it."""
     main: str
     """The name of the measure that steers training and heads the report."""
+    measures: tuple[str, ...]
+    """The names of what `score` gives: a limit may stand on each."""
 
     def learn(self, values: Sequence[Any]) -> State:
         """What has to be known of the training split; plain JSON. Raises TooFewClasses."""

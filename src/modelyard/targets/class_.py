@@ -29,6 +29,7 @@ class Class:
     kind = "class"
     wire = ClassAnswer
     main = "accuracy"
+    measures = ("accuracy", "macro_f1", "weighted_f1")
 
     def check(self, values: Sequence[Any]) -> None:
         """Refuse labels that cannot be learned: TooFewClasses, ClassTooSmall."""
@@ -162,7 +163,10 @@ def _f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """F1 of each class (R, C) from confusion matrices (R, C, C)."""
     hits = np.einsum("rcc->rc", confusion)
     total = confusion.sum(axis=1) + confusion.sum(axis=2)
-    return np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0)
+    f1: NDArray[np.float64] = np.divide(
+        2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0
+    )
+    return f1
 
 
 def _macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -172,8 +176,9 @@ def _macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _weighted_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     support = confusion.sum(axis=2)
-    weighted: NDArray[np.float64] = (_f1(confusion) * support).sum(axis=1)
-    return weighted / np.maximum(1, support.sum(axis=1))
+    total = np.maximum(1, support.sum(axis=1))
+    weighted: NDArray[np.float64] = (_f1(confusion) * support).sum(axis=1) / total
+    return weighted
 
 
 TARGET = Class()
