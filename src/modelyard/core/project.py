@@ -17,7 +17,8 @@ LIMIT = re.compile(r"^(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)$")
 class Section(BaseModel):
     """A table of the project file; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    # strict: `epochs = true` is a slip of the pen, not one epoch
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Split(Section):

@@ -13,8 +13,19 @@ from modelyard.core.errors import ProjectFileInvalid, ProjectFileMissing, Settin
 from modelyard.core.project import Project
 
 FILE_NAME = "modelyard.toml"
-HEADER = re.compile(r"^\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
-KEY = re.compile(r"""^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+PART = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*')"""
+DOTTED = rf"({PART}(?:\s*\.\s*{PART})*)"
+HEADER = re.compile(rf"^\s*\[\[?\s*{DOTTED}\s*\]")
+KEY = re.compile(rf"^\s*{DOTTED}\s*=")
+LONG_STRING = r"\"\"\"(?:\\.|[^\\])*?\"\"\"|\'\'\'.*?\'\'\'"
+OTHER_TEXT = r"#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'[^'\n]*'"
+TEXTS = re.compile(rf"({LONG_STRING})|{OTHER_TEXT}", re.DOTALL)
+SENTENCES = {
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "string_pattern_mismatch": "takes lower-case letters, digits, '.', '_' and '-', at most 63, "
+    "and starts with a letter or a digit",
+}
 Path_ = tuple[str, ...]
 
 
@@ -34,9 +45,10 @@ def read_project(path: Path, settings: Sequence[str] = ()) -> Project:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProjectFileInvalid(str(file), [f"not TOML: {error}"]) from None
+    places = {path: f"line {number}" for path, number in lines_of(text).items()}
     for setting in settings:
-        _override(tables, setting)
-    project = _validated(tables, file, lines_of(text))
+        places[_override(tables, setting)] = f"--set {setting}"
+    project = _validated(tables, file, places)
     project._folder = file.resolve().parent
     return project
 
@@ -49,7 +61,7 @@ def _text(file: Path) -> str:
         raise ProjectFileInvalid(str(file), [problem]) from None
 
 
-def _override(tables: dict[str, Any], setting: str) -> None:
+def _override(tables: dict[str, Any], setting: str) -> Path_:
     key, equals, value = setting.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
@@ -59,21 +71,24 @@ def _override(tables: dict[str, Any], setting: str) -> None:
         if not isinstance(tables, dict):
             raise SettingInvalid(f"--set {setting}: {name} is a value, not a table.")
     tables[names[-1]] = _value(value.strip())
+    return tuple(names)
 
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        tables = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return tables["value"] if len(tables) == 1 else text
 
 
-def _validated(tables: dict[str, Any], file: Path, lines: Mapping[Path_, int]) -> Project:
+def _validated(tables: dict[str, Any], file: Path, places: Mapping[Path_, str]) -> Project:
     try:
         return Project.model_validate(tables)
     except ValidationError as error:
-        found = sorted((_line(e["loc"], lines), _sentence(e)) for e in error.errors())
-        problems = [f"line {n}: {text}" if n else text for n, text in found]
+        found = [(_place(each["loc"], places), _sentence(each)) for each in error.errors()]
+        found.sort(key=lambda pair: _line_of(pair[0]))
+        problems = [f"{place}: {text}" if place else text for place, text in found]
         raise ProjectFileInvalid(str(file), problems) from None
 
 
@@ -86,7 +101,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"unknown key {where}; {hint}"
     if error["type"] == "missing":
         return f"{where} is missing; it has no default"
-    message = error["msg"].removeprefix("Value error, ")
+    message = SENTENCES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
     return f"{where}: {message[0].lower()}{message[1:]}{shown}"
 
@@ -119,7 +134,8 @@ def lines_of(text: str) -> dict[Path_, int]:
     """
     lines: dict[Path_, int] = {}
     table: Path_ = ()
-    for number, line in enumerate(text.splitlines(), start=1):
+    plain = TEXTS.sub(lambda found: "\n" * found[0].count("\n") if found[1] else found[0], text)
+    for number, line in enumerate(plain.split("\n"), start=1):
         if header := HEADER.match(line):
             table = _names(header.group(1))
             lines.setdefault(table, number)
@@ -129,12 +145,20 @@ def lines_of(text: str) -> dict[Path_, int]:
 
 
 def _names(dotted: str) -> Path_:
-    parts = re.findall(r'"[^"]*"|\'[^\']*\'|[\w-]+', dotted)
-    return tuple(part.strip("\"'") for part in parts)
+    names = []
+    rest: Any = tomllib.loads(f"{dotted} = 0")
+    while isinstance(rest, dict):
+        ((name, rest),) = rest.items()
+        names.append(name)
+    return tuple(names)
 
 
-def _line(location: Iterable[str | int], lines: Mapping[Path_, int]) -> int:
+def _place(location: Iterable[str | int], places: Mapping[Path_, str]) -> str:
     path = tuple(str(part) for part in location)
-    while path and path not in lines:
+    while path and path not in places:
         path = path[:-1]
-    return lines.get(path, 0)
+    return places.get(path, "")
+
+
+def _line_of(place: str) -> int:
+    return int(place.removeprefix("line ")) if place.startswith("line ") else 0

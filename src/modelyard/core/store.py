@@ -99,10 +99,11 @@ class Store:
         for name in manifest.files:
             _sync(content / name)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and digest.of_folder(folder) != manifest.files:
-            folder.rename(folder.with_name(f"{folder.name}.damaged-{time.time_ns()}"))
-        if not folder.exists():
-            content.rename(folder)
+        with _locked(content.parent.parent / f"{folder.name}.lock"):  # other causes, same content
+            if folder.exists() and digest.of_folder(folder) != manifest.files:
+                folder.rename(folder.with_name(f"{folder.name}.damaged-{time.time_ns()}"))
+            if not folder.exists():
+                content.rename(folder)
         _sync(folder.parent)
 
     def _is_whole(self, manifest: Manifest) -> bool:
