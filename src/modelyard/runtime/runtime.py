@@ -66,15 +66,19 @@ class Runtime:
             decode_outputs=find_target(spec.target.kind).decode,
         )
 
+    def problem(self, row: Row) -> str | None:
+        """Why this row cannot be answered, or None; raises ColumnMissing."""
+        if self.column not in row:
+            known = ", ".join(map(repr, row)) or "none"
+            raise ColumnMissing(
+                f"A row lacks the column {self.column!r}; its columns are: {known}."
+            )
+        return self.check_value(row[self.column])
+
     def values(self, rows: Sequence[Row]) -> list[Any]:
         """The input column of each row; raises ColumnMissing, RequestInvalid."""
         for number, row in enumerate(rows, start=1):
-            if self.column not in row:
-                known = ", ".join(map(str, row)) or "none"
-                raise ColumnMissing(
-                    f"Row {number} has no column {self.column!r}; its columns are: {known}."
-                )
-            if problem := self.check_value(row[self.column]):
+            if problem := self.problem(row):
                 raise RequestInvalid(f"Row {number}, column {self.column!r}: {problem}.")
         return [row[self.column] for row in rows]
 

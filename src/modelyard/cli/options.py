@@ -1,0 +1,45 @@
+"""Options that several commands share."""
+
+import argparse
+from pathlib import Path
+
+from modelyard.core.project_file import FILE_NAME
+
+
+def add_project(parser: argparse.ArgumentParser) -> None:
+    """The project file, and --set."""
+    parser.add_argument(
+        "project",
+        nargs="?",
+        type=Path,
+        default=Path(FILE_NAME),
+        help=f"project file or its folder (default: {FILE_NAME})",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the project file, as in train.minutes=3",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def add_release(parser: argparse.ArgumentParser) -> None:
+    """The release, and the key it must be signed with."""
+    parser.add_argument(
+        "release",
+        nargs="?",
+        type=Path,
+        help="a release's folder, or a project's (default: the project here)",
+    )
+    parser.add_argument(
+        "--public-key",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the key it must be signed with (default: your own)",
+    )

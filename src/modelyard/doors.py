@@ -1,0 +1,112 @@
+"""What every door does: wire stages, store, inputs, targets and runtime together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modelyard.checks.limits import refuse_unknown
+from modelyard.core.artefacts import Release
+from modelyard.core.errors import ReleaseMissing
+from modelyard.core.events import Events
+from modelyard.core.flow import Step, plan, run
+from modelyard.core.project import Project
+from modelyard.core.project_file import FILE_NAME, read_project
+from modelyard.core.store import Store
+from modelyard.runtime.runtime import Runtime
+
+STORE = ".modelyard"
+
+
+def store_of(project: Project) -> Store:
+    """The store beside the project file."""
+    return Store(project.folder / STORE)
+
+
+def plan_of(project: Project) -> list[Step]:
+    """What `run` would do; problems that would end it late are told now."""
+    from modelyard.stages import build_stages
+
+    refuse_early(project)
+    return plan(project, build_stages(), store_of(project))
+
+
+def refuse_early(project: Project) -> None:
+    """Raise now what would otherwise end a run late: unknown kinds and unknown limits."""
+    from modelyard import inputs, targets
+    from modelyard.stages.audit import known_limits
+
+    for column in project.inputs.values():
+        inputs.find(column.kind)
+    refuse_unknown(project.accept, known_limits(targets.find(project.target.kind)))
+
+
+def build(file: Path, settings: Sequence[str], events: Events) -> Release:
+    """Run what does not stand and give the Release."""
+    from modelyard.stages import build_stages
+
+    project = read_project(file, settings)
+    refuse_early(project)
+    made = run(project, build_stages(), store_of(project), events)
+    release = made["release"]
+    assert isinstance(release, Release)
+    return release
+
+
+def result(project: Project) -> dict[str, Any]:
+    """What stands of a project, as `run --json` ends with and `show --json` prints.
+
+    `release` is the release's folder, or None where there is none.
+    """
+    store = store_of(project)
+    steps = plan_of(project)
+    folders = {s.stage.name: store.folder(s.manifest) for s in steps if s.manifest}
+    return {
+        "event": "result",
+        "name": project.name,
+        "version": project.release.version,
+        "release": str(folders["release"]) if "release" in folders else None,
+        "report": str(folders["audit"] / "report.html") if "audit" in folders else None,
+        "stages": [
+            {
+                "stage": step.stage.name,
+                "stands": step.manifest is not None,
+                "why": step.why,
+                "digest": step.manifest.digest if step.manifest else None,
+                "folder": str(folders[step.stage.name]) if step.manifest else None,
+            }
+            for step in steps
+        ],
+    }
+
+
+def release_folder(given: Path | None) -> Path:
+    """The release to use: a release's folder, or the one of a project's folder or file.
+
+    Raises ReleaseMissing where there is none.
+    """
+    place = given or Path()
+    if (place / "model.json").is_file():
+        return place
+    file = place / FILE_NAME if place.is_dir() else place
+    if file.suffix == ".toml" and file.is_file():
+        project = read_project(file)
+        if found := result(project)["release"]:
+            return Path(found)
+        raise ReleaseMissing(
+            f"The project {project.name} in {file.parent} has no release yet; make it with "
+            f"`modelyard run {file.parent}`."
+        )
+    raise ReleaseMissing(
+        f"There is no release at {place}; give a release's folder or the folder of a project "
+        "that has been run."
+    )
+
+
+def open_release(folder: Path, public_key: Path | None = None) -> Runtime:
+    """Verify a release, then open it."""
+    from modelyard import inputs, targets
+    from modelyard.runtime import seal
+
+    folder = release_folder(folder)
+    seal.verify(folder, public_key)
+    return Runtime.open(folder, inputs.find, targets.find)
