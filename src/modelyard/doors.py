@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.checks.limits import refuse_unknown
+from modelyard.core import PROJECT_FILE
 from modelyard.core.artefacts import Release
 from modelyard.core.errors import ReleaseMissing
 from modelyard.core.events import Events
 from modelyard.core.flow import Step, plan, run
 from modelyard.core.project import Project
-from modelyard.core.project_file import FILE_NAME, read_project
+from modelyard.core.project_file import read_project
 from modelyard.core.store import Store
 from modelyard.runtime.runtime import Runtime
 
@@ -87,7 +88,7 @@ def release_folder(given: Path | None) -> Path:
     place = given or Path()
     if (place / "model.json").is_file():
         return place
-    file = place / FILE_NAME if place.is_dir() else place
+    file = place / PROJECT_FILE if place.is_dir() else place
     if file.suffix == ".toml" and file.is_file():
         project = read_project(file)
         if found := result(project)["release"]:

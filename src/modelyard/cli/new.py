@@ -21,10 +21,10 @@ def main(options: argparse.Namespace) -> int:
     """Make the folder; nothing that is there is overwritten."""
     from modelyard.cli import screen
     from modelyard.cli.project_template import Proposed, project_text
+    from modelyard.core import PROJECT_FILE
     from modelyard.core.errors import SettingInvalid
-    from modelyard.core.project_file import FILE_NAME
 
-    file = options.folder / FILE_NAME
+    file = options.folder / PROJECT_FILE
     if file.exists():
         raise SettingInvalid(f"{file} is there already; choose another folder or remove it.")
     with screen.events(as_json=False) as events:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from modelyard.core.project_file import FILE_NAME
+from modelyard.core import PROJECT_FILE
 
 
 def add_project(parser: argparse.ArgumentParser) -> None:
@@ -12,8 +12,8 @@ def add_project(parser: argparse.ArgumentParser) -> None:
         "project",
         nargs="?",
         type=Path,
-        default=Path(FILE_NAME),
-        help=f"project file or its folder (default: {FILE_NAME})",
+        default=Path(PROJECT_FILE),
+        help=f"project file or its folder (default: {PROJECT_FILE})",
     )
     parser.add_argument(
         "--set",

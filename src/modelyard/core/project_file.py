@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from modelyard.core import PROJECT_FILE
 from modelyard.core.errors import ProjectFileInvalid, ProjectFileMissing, SettingInvalid
 from modelyard.core.project import Project
 
-FILE_NAME = "modelyard.toml"
 PART = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*')"""
 DOTTED = rf"({PART}(?:\s*\.\s*{PART})*)"
 HEADER = re.compile(rf"^\s*\[\[?\s*{DOTTED}\s*\]")
@@ -35,7 +35,7 @@ def read_project(path: Path, settings: Sequence[str] = ()) -> Project:
     `settings` override single keys, as in `train.minutes=3`. Raises ProjectFileMissing,
     ProjectFileInvalid with every problem, SettingInvalid.
     """
-    file = path / FILE_NAME if path.is_dir() else path
+    file = path / PROJECT_FILE if path.is_dir() else path
     if not file.is_file():
         raise ProjectFileMissing(
             f"There is no project file at {file}; make one with `modelyard new DIR`."
