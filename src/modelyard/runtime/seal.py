@@ -126,7 +126,7 @@ def _sizes(folder: Path, below: str = "") -> Iterator[tuple[str, int]]:
         if entry.is_file(follow_symlinks=False):
             if name != SIGNATURE:
                 yield name, entry.stat(follow_symlinks=False).st_size
-        elif entry.is_dir(follow_symlinks=False) and any(os.scandir(entry)):
+        elif entry.is_dir(follow_symlinks=False) and any(Path(entry).iterdir()):
             yield from _sizes(folder, f"{name}/")
         else:
             what = "a link" if entry.is_symlink() else "an empty folder or no regular file"
