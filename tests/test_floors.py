@@ -20,9 +20,9 @@ FLOORS = {
     **dict.fromkeys(("data", "models", "runtime"), 1),
     **dict.fromkeys(("inputs", "targets", "checks"), 2),
     **dict.fromkeys(("stages", "service"), 3),
-    **dict.fromkeys(("cli", "__main__", ""), 4),
+    **dict.fromkeys(("cli", "doors", "__main__", ""), 4),
 }
-LIGHT = ("core", "inputs", "targets", "runtime", "service", "cli")
+LIGHT = ("core", "inputs", "targets", "runtime", "service", "cli", "doors", "")
 HEAVY = {"torch", "transformers", "sklearn", "peft", "scipy", "pandas", "matplotlib", "onnx"}
 
 
@@ -63,7 +63,8 @@ def test_imports_go_down_only(module: str) -> None:
     here = room(module)
     for other in INNER[module]:
         there = room(other)
-        assert here == there or FLOORS[there] < FLOORS[here], f"{module} imports {other}"
+        wired = FLOORS[here] == 4  # the doors: the only floor on which rooms know each other
+        assert wired or here == there or FLOORS[there] < FLOORS[here], f"{module} imports {other}"
 
 
 def test_there_is_no_import_cycle() -> None:
