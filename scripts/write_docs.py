@@ -86,16 +86,14 @@ def _table_in(annotation: Any) -> type[BaseModel] | None:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "none: it must be given"
-    value = field.get_default(call_default_factory=False)
+    value = field.default
+    if value is None or field.default_factory:
+        return "not set"
     return f"`{value:g}`" if isinstance(value, float) else f"`{json.dumps(value)}`"
 
 
 def _keys() -> Iterator[tuple[Path, str, str]]:
     for key, (field, default) in keys().items():
-        if field.default is None:
-            default = "not set"
-        if key == "accept":
-            default = "no limits"
         said = field.description or "limits that a release must hold, by the name of the measure"
         written = f"| | |\n|---|---|\n| what | {said} |\n| default | {default} |"
         allowed = _allowed(field)
