@@ -1,0 +1,72 @@
+"""Projects the benchmarks run, through the command line as a user would."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.figures import ROOT, WORK
+
+DATA = Path(os.environ.get("MODELYARD_DATA", ROOT.parent / "shared" / "data"))
+
+
+class DataMissing(SystemExit):
+    """Rows a benchmark needs are not on this machine."""
+
+
+def modelyard(*words: str, check: bool = True) -> str:
+    """Run the command and give its standard output."""
+    command = [sys.executable, "-m", "modelyard", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    if check and done.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}")
+    return done.stdout
+
+
+def from_sample(sample: str, fresh: bool = False) -> Path:
+    """A project folder made from a sample."""
+    folder = WORK / sample
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not (folder / "modelyard.toml").exists():
+        modelyard("new", str(folder), "--sample", sample)
+    return folder
+
+
+def from_rows(name: str, rows: Sequence[tuple[str, str]], extra: str = "") -> Path:
+    """A project folder made from (text, label) rows; `extra` is more of its project file."""
+    folder = WORK / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    (folder / "modelyard.toml").write_text(
+        f'name = "{name}"\n[data]\nrows = "rows.csv"\n[inputs]\ntext = "text"\n'
+        f'[target]\ncolumn = "label"\n{extra}',
+        encoding="utf-8",
+    )
+    return folder
+
+
+def phrasebank() -> list[tuple[str, str]]:
+    """Financial PhraseBank, sentences all annotators agreed on."""
+    file = DATA / "financial_phrasebank" / "Sentences_AllAgree.txt"
+    if not file.exists():
+        raise DataMissing(f"{file} is missing; set MODELYARD_DATA to the folder of benchmark rows")
+    lines = file.read_text(encoding="latin-1").splitlines()
+    split = (line.rpartition("@") for line in lines if "@" in line)
+    return [(text.strip(), label.strip()) for text, _, label in split]
+
+
+def run(folder: Path, *settings: str) -> dict[str, Any]:
+    """Run a project; its report, with `release` and `report_folder` beside."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    last = modelyard("run", str(folder), "--json", *words).splitlines()[-1]
+    found = json.loads(last)
+    report = Path(found["report"])
+    told: dict[str, Any] = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
+    return {**told, "release": found["release"], "report_folder": str(report.parent)}

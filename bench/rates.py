@@ -1,0 +1,113 @@
+"""Rates against the field's usual way, measured in turn: training and prediction."""
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from bench.figures import WORK, Figure, measures, of_runs
+from bench.projects import from_rows, from_sample, modelyard, run
+
+RUNS = 5
+SHORT_ROWS = 1200
+
+
+@measures("training-rate")
+def training_rate() -> list[Figure]:
+    """Rows a second in training, one epoch, this project and transformers.Trainer in turn."""
+    parts = _parts(from_sample("reviews"))
+    rows = random.Random(0).sample(_rows(parts / "train.parquet"), SHORT_ROWS)
+    folder = from_rows("training-rate", rows)
+    ratios, ours, theirs = [], [], []
+    for seed in range(RUNS):
+        settings = ("train.epochs=1", "train.patience=0", f"train.seed={seed}")
+        ours.append(_our_rate(folder, *settings))
+        theirs.append(_trainer(folder, epochs=1, seed=seed)["rows_per_s"])
+        ratios.append(ours[-1] / theirs[-1])
+    said = (
+        f"minilm, {SHORT_ROWS:,} reviews, 1 epoch, 32 rows a step, in turn; this project "
+        f"{statistics.median(ours):.0f}, Trainer (fp32, defaults) "
+        f"{statistics.median(theirs):.0f} rows/s"
+    )
+    return [of_runs("training rows/s over Trainer's", ratios, 3, ">=", "×", said)]
+
+
+@measures("training-accuracy")
+def training_accuracy() -> list[Figure]:
+    """Accuracy of a whole training, this project after int8 and Trainer in fp32."""
+    folder = from_sample("reviews")
+    report = run(folder, "train.seed=1")
+    trainer = _trainer(folder, epochs=3, seed=1)
+    ours = next(m for m in report["measures"] if m["name"] == "accuracy")
+    rate = _our_rate(folder, "train.seed=1")
+    difference = ours["value"] - trainer["accuracy"]
+    said = (
+        f"reviews, 3 epochs, seed 1, {ours['rows']:,} test rows: this project "
+        f"{ours['value']:.4f} ({ours['low']:.4f} – {ours['high']:.4f}) at {rate:.0f} rows/s, "
+        f"Trainer {trainer['accuracy']:.4f} at {trainer['rows_per_s']:.0f} rows/s; one run each"
+    )
+    name = "training: accuracy after int8 over Trainer's in fp32"
+    return [Figure(name, difference, difference, difference, 0, ">=", "", said)]
+
+
+@measures("predict-rate")
+def predict_rate() -> list[Figure]:
+    """Texts a second, this project and a transformers pipeline on the same weights, in turn."""
+    release = Path(run(from_sample("reviews"), "train.seed=1")["release"])
+    rows = _rows(_parts(from_sample("reviews")) / "test.parquet")
+    texts = WORK / "texts.json"
+    texts.write_text(json.dumps([text for text, _ in rows]), encoding="utf-8")
+    ratios, ours, theirs = [], [], []
+    for _ in range(RUNS):
+        ours.append(_child("bench.predict_run", "modelyard", str(release), str(texts))["rate"])
+        theirs.append(_child("bench.predict_run", "pipeline", str(release), str(texts))["rate"])
+        ratios.append(ours[-1] / theirs[-1])
+    said = (
+        f"{len(rows):,} reviews, tokenisation included, in turn; this project (int8) "
+        f"{statistics.median(ours):.0f}, pipeline(batch_size=32) (fp32) "
+        f"{statistics.median(theirs):.0f} texts/s"
+    )
+    return [of_runs("predict texts/s over pipeline's", ratios, 4, ">=", "×", said)]
+
+
+def _our_rate(folder: Path, *settings: str) -> float:
+    """Training rows a second of a project's Model, as its manifest records them."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    shown = json.loads(modelyard("run", str(folder), "--json", *words).splitlines()[-1])
+    train = next(stage for stage in shown["stages"] if stage["stage"] == "train")
+    made = (folder / ".modelyard" / "made" / "train").glob("*.json")
+    manifests = [json.loads(file.read_text(encoding="utf-8")) for file in made]
+    record = next(m["record"] for m in manifests if m["digest"] == train["digest"])
+    return float(record["rows_per_s"])
+
+
+def _trainer(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
+    backbone = json.loads(modelyard("backbones", "--json").splitlines()[0])["folder"]
+    return _child("bench.trainer_run", str(_parts(folder)), backbone, str(epochs), str(seed))
+
+
+def _parts(folder: Path) -> Path:
+    shown = json.loads(modelyard("show", str(folder), "--json"))
+    prepare = next(stage for stage in shown["stages"] if stage["stage"] == "prepare")
+    if not prepare["stands"]:
+        run(folder, "train.epochs=1")
+        return _parts(folder)
+    return Path(prepare["folder"])
+
+
+def _rows(part: Path) -> list[tuple[str, str]]:
+    table = pq.read_table(part).to_pydict()
+    return list(zip(table["text"], table["label"], strict=True))
+
+
+def _child(*words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", *words], stdout=subprocess.PIPE, text=True, check=True
+    )
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
