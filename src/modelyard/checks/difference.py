@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from modelyard.checks import Answers
 from modelyard.core.intervals import Z_95
+
+NEEDS = ("label",)
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,18 @@ class Difference:
         return "worse" if self.high < 0 else "as good"
 
 
-def difference(first: Sequence[bool], second: Sequence[bool]) -> Difference:
-    """The difference of two models that were right (B,) or wrong on the same rows.
+def difference(truth: Sequence[str], first: Answers, second: Answers) -> Difference:
+    """The difference of two models that answered the same rows (B,).
 
     The interval adds half a row to each of the four cells: Agresti, A. and Min, Y. (2005),
     Simple improved confidence intervals for comparing matched proportions.
 
-    >>> paired = difference([True] * 90 + [False] * 10, [True] * 70 + [False] * 30)
+    >>> yes, no = {"label": "yes"}, {"label": "no"}
+    >>> paired = difference(["yes"] * 100, [yes] * 90 + [no] * 10, [yes] * 70 + [no] * 30)
     >>> round(paired.value, 2), round(paired.low, 2), round(paired.high, 2), paired.judgement
     (0.2, 0.12, 0.28, 'better')
     """
-    pairs = list(zip(first, second, strict=True))
+    pairs = list(zip(_right(truth, first), _right(truth, second), strict=True))
     rows = len(pairs)
     only_first = sum(a and not b for a, b in pairs)
     only_second = sum(b and not a for a, b in pairs)
@@ -52,3 +56,7 @@ def difference(first: Sequence[bool], second: Sequence[bool]) -> Difference:
         only_first=only_first,
         only_second=only_second,
     )
+
+
+def _right(truth: Sequence[str], answers: Answers) -> list[bool]:
+    return [true == str(answer["label"]) for true, answer in zip(truth, answers, strict=True)]

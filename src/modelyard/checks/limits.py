@@ -12,7 +12,7 @@ from modelyard.core.project import LIMIT
 HOLDS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
-def require_known(accept: Iterable[str], known: Iterable[str]) -> None:
+def refuse_unknown(accept: Iterable[str], known: Iterable[str]) -> None:
     """Raise SettingInvalid for a limit on a measure that nothing measures."""
     names = list(known)
     strange = [name for name in accept if name not in names]

@@ -1,0 +1,264 @@
+"""Audit: what the compressed model does on rows it has never seen, beside plain baselines.
+
+Everything is predicted through the Runtime, the path that serves. A limit that does not hold
+is a result, said in the Report; it is no error here.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modelyard import checks, inputs, targets
+from modelyard.checks import Finding, limits
+from modelyard.checks.difference import NEEDS, difference
+from modelyard.checks.latency import MEASURES, latency
+from modelyard.core.artefacts import Artefact, Dataset, Model, Report
+from modelyard.core.digest import row_digest
+from modelyard.core.errors import RowsAlreadySeen, RowsEmpty
+from modelyard.core.events import Events, Noted, Progress
+from modelyard.core.flow import environment
+from modelyard.core.measure import Measure
+from modelyard.core.project import Project
+from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
+from modelyard.core.store import Draft
+from modelyard.runtime.runtime import Runtime
+from modelyard.stages.report.page import render
+from modelyard.stages.report.sentences import headline
+from modelyard.targets import Baseline, Target
+
+CHUNK_ROWS = 512
+PARTS = ("train", "validation", "test")
+Rows = list[dict[str, Any]]
+Answers = list[dict[str, Any]]
+
+
+def estimate(project: Project, facts: RowFacts) -> Estimate:
+    """Predicting the test rows, six seconds of latency, and two baselines on the rest."""
+    characters = facts.rows * min(facts.mean_characters, 2000.0)
+    predicting_s = characters * project.data.split.test * 2.5e-5
+    baselines_s = 1 + characters * 8e-6
+    return Estimate(
+        seconds=8 + predicting_s + baselines_s,
+        memory_bytes=GIGA // 2 + int(characters * 40),
+        disk_bytes=1_000_000 + int(facts.rows * project.data.split.test * 200),
+    )
+
+
+@stage("audit", version="1", reads=("inputs", "target", "accept"), gives=Report, estimate=estimate)
+def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events) -> None:
+    """Predict the test rows, run the checks, train the baselines, and say what holds."""
+    refuse_unknown_limits(project)
+    rows = pq.read_table(dataset.part("test")).to_pylist()
+    refuse_seen(model, rows)
+    runtime = Runtime.open(model.folder, inputs.find, targets.find)
+    answers = list(_predicted(runtime, rows, events))
+    _write_predictions(draft, model, rows, answers)
+    findings = [
+        _quality(model, rows, answers),
+        _speed(runtime, rows, events),
+        _beside_baselines(dataset, model, rows, answers, events),
+    ]
+    found = _report(project, dataset, model, findings)
+    for sentence in found["headline"]:
+        events(Noted(sentence))
+    text = json.dumps(found, ensure_ascii=False, indent=1)
+    (draft.out / "report.json").write_text(text + "\n", encoding="utf-8")
+    (draft.out / "report.html").write_text(render(found), encoding="utf-8")
+
+
+def known_limits(target: Target) -> list[str]:
+    """The names that [accept] may set a limit on, for this target."""
+    keys = target.wire.model_fields
+    of_checks = [name for check in checks.fitting(keys) for name in check.measures]
+    paired = ["better_than_baseline"] if set(NEEDS) <= set(keys) else []
+    return [*target.measures, *of_checks, *MEASURES, "model_bytes", *paired]
+
+
+def refuse_unknown_limits(project: Project) -> None:
+    """Raise SettingInvalid where [accept] names what is not measured; asks for no rows."""
+    limits.refuse_unknown(project.accept, known_limits(targets.find(project.target.kind)))
+
+
+def refuse_seen(model: Model, rows: Sequence[dict[str, Any]]) -> None:
+    """Raise RowsEmpty without rows, RowsAlreadySeen where the model has learned from one."""
+    if not rows:
+        raise RowsEmpty(
+            "The test part has no rows, so there is nothing to audit on; set data.split.test "
+            "above 0."
+        )
+    columns = [each.column for each in model.spec.inputs]
+    digests = [row_digest([row[column] for column in columns]) for row in rows]
+    seen = np.isin(
+        np.array(digests, dtype=np.uint64), np.load(model.folder / "seen.npy", allow_pickle=False)
+    )
+    if seen.any():
+        first = rows[int(seen.argmax())]["_row"]
+        raise RowsAlreadySeen(
+            f"The model has learned from {int(seen.sum()):,} of the {len(rows):,} rows it would "
+            f"be audited on (the first is row {first} of the source); train it again on this "
+            "dataset's training part, or audit it on new rows."
+        )
+
+
+def _predicted(runtime: Runtime, rows: Rows, events: Events) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(rows), CHUNK_ROWS):
+        yield from runtime.predict(rows[start : start + CHUNK_ROWS])
+        done = min(start + CHUNK_ROWS, len(rows))
+        events(Progress("predicting the test rows", done, len(rows), "rows"))
+
+
+def _quality(model: Model, rows: Rows, answers: Answers) -> Finding:
+    """What the target measures, and every check that fits its answers."""
+    target = targets.find(model.spec.target.kind)
+    truth = _truth(model, rows)
+    fitting = checks.fitting(target.wire.model_fields)
+    findings = {check.name: check.run(truth, answers) for check in fitting}
+    of_checks = (measure for finding in findings.values() for measure in finding.measures)
+    details = {name: finding.details for name, finding in findings.items()}
+    _tell_mistakes(details, model, rows)
+    return Finding((*target.score(truth, answers), *of_checks), details)
+
+
+def _speed(runtime: Runtime, rows: Rows, events: Events) -> Finding:
+    events(Progress("measuring latency", 0, 1, seconds_left=5))
+    finding = latency(runtime.predict, rows)
+    events(Progress("measuring latency", 1, 1, seconds_left=0))
+    return Finding(finding.measures, {"latency": finding.details})
+
+
+def _beside_baselines(
+    dataset: Dataset, model: Model, rows: Rows, answers: Answers, events: Events
+) -> Finding:
+    target, truth = targets.find(model.spec.target.kind), _truth(model, rows)
+    events(Progress("training the plain baselines", 0, 1))
+    baselines = _baselines(dataset, model, rows)
+    events(Progress("training the plain baselines", 1, 1, seconds_left=0))
+    compared = [_compared(target, truth, answers, baseline) for baseline in baselines]
+    return Finding(_ahead(compared, target.main), {"baselines": compared})
+
+
+def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
+    """Plain models that learn from the training part and answer the test rows."""
+    source, column = model.spec.inputs[0], model.spec.target.column
+    learned_from = pq.read_table(dataset.part("train"), columns=[source.column, column])
+    values = learned_from[source.column].to_pylist()
+    name, features = inputs.find(source.kind).plain_features(values)
+    return targets.find(model.spec.target.kind).baselines(
+        name,
+        features.fit_transform(values),
+        learned_from[column].to_pylist(),
+        features.transform([row[source.column] for row in rows]),
+    )
+
+
+def _compared(
+    target: Target, truth: list[str], answers: Answers, baseline: Baseline
+) -> dict[str, Any]:
+    compared: dict[str, Any] = {
+        "name": baseline.name,
+        "measures": [measure.to_json() for measure in target.score(truth, baseline.answers)],
+    }
+    if set(NEEDS) <= set(target.wire.model_fields):
+        paired = difference(truth, answers, baseline.answers)
+        compared["difference"] = asdict(paired)
+        compared["judgement"] = paired.judgement
+    return compared
+
+
+def _ahead(compared: list[dict[str, Any]], main: str) -> tuple[Measure, ...]:
+    """Percentage points by which the model is ahead of the best baseline."""
+    able = [each for each in compared if "difference" in each]
+    if not able:
+        return ()
+    best = max(able, key=lambda each: _value(each, main))["difference"]
+    value, low, high = (100 * best[end] for end in ("value", "low", "high"))
+    return (Measure("better_than_baseline", value, low, high, best["rows"]),)
+
+
+def _value(compared: dict[str, Any], name: str) -> float:
+    return next(float(m["value"]) for m in compared["measures"] if m["name"] == name)
+
+
+def _report(
+    project: Project, dataset: Dataset, model: Model, findings: list[Finding]
+) -> dict[str, Any]:
+    """Everything the report says, as plain JSON."""
+    measures = [*(measure for each in findings for measure in each.measures), _size(model)]
+    found = {
+        **_about(dataset, model),
+        "verdict": limits.verdict(project.accept, {each.name: each for each in measures}),
+        "measures": [measure.to_json() for measure in measures],
+        **{name: details for each in findings for name, details in each.details.items()},
+        "data": _optional(dataset, "data-report.json"),
+        "training": _optional(model, "training.json"),
+        "compression": _optional(model, "compress.json"),
+    }
+    return {"headline": headline(found), **found}
+
+
+def _about(dataset: Dataset, model: Model) -> dict[str, Any]:
+    spec = model.spec
+    rows = {part: pq.read_metadata(dataset.part(part)).num_rows for part in PARTS}
+    return {
+        "name": spec.name,
+        "version": spec.version,
+        "inputs": [{"column": each.column, "kind": each.kind} for each in spec.inputs],
+        "target": {"column": spec.target.column, "kind": spec.target.kind},
+        "main": targets.find(spec.target.kind).main,
+        "made": {**environment(), "date": datetime.now(UTC).strftime("%Y-%m-%d")},
+        "rows": rows,
+    }
+
+
+def _size(model: Model) -> Measure:
+    size = float((model.folder / str(model.spec.graph)).stat().st_size)
+    return Measure("model_bytes", size, size, size, 0, higher_is_better=False)
+
+
+def _truth(model: Model, rows: Rows) -> list[str]:
+    return [str(row[model.spec.target.column]) for row in rows]
+
+
+def _optional(artefact: Artefact, name: str) -> Any:
+    return artefact.read_json(name) if (artefact.folder / name).is_file() else None
+
+
+def _tell_mistakes(details: dict[str, Any], model: Model, rows: Rows) -> None:
+    """Put each listed mistake's row number in the source and its text beside it."""
+    columns = [each.column for each in model.spec.inputs]
+    for mistake in details.get("mistakes", {}).get("listed", []):
+        row = rows[mistake["row"]]
+        mistake["row"] = row["_row"]
+        mistake["inputs"] = {name: shortened(str(row[name])) for name in columns}
+
+
+def shortened(text: str, most_characters: int = 300) -> str:
+    """A text cut at a number of characters, with an ellipsis where something was cut.
+
+    >>> shortened("a quiet triumph", 8)
+    'a quiet…'
+    """
+    if len(text) <= most_characters:
+        return text
+    return text[: most_characters - 1].rstrip() + "…"
+
+
+def _write_predictions(draft: Draft, model: Model, rows: Rows, answers: Answers) -> None:
+    """One row for each test row: `_row`, truth, and the answer; nested values as JSON."""
+    columns: dict[str, list[Any]] = {
+        "_row": [row["_row"] for row in rows],
+        "truth": _truth(model, rows),
+    }
+    for key in answers[0]:
+        columns[key] = [_plain(answer[key]) for answer in answers]
+    pq.write_table(pa.table(columns), draft.out / "predictions.parquet")
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

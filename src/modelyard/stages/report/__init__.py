@@ -1,0 +1,1 @@
+"""The report: what the audit found, as sentences and as a page for people."""

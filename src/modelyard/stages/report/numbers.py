@@ -1,0 +1,94 @@
+"""How a number is written for a person, by the name of what it measures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MINUS = "\N{MINUS SIGN}"
+NAMES = {
+    "ece": "Calibration error (ECE)",
+    "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
+    "latency_p50_ms": "Latency, median",
+    "latency_p95_ms": "Latency, 95th percentile",
+    "latency_p99_ms": "Latency, 99th percentile",
+    "rows_per_s": "Rows a second, in bulk",
+    "model_bytes": "Size of the graph",
+    "better_than_baseline": "Ahead of the best baseline",
+}
+
+
+def title(name: str) -> str:
+    """What a measure is called on the page.
+
+    >>> title("ece"), title("accuracy")
+    ('Calibration error (ECE)', 'Accuracy')
+    """
+    return NAMES.get(name, name.replace("_", " ").capitalize())
+
+
+def number(name: str, value: float) -> str:
+    """A value without its unit.
+
+    >>> number("accuracy", 0.9312), number("latency_p95_ms", 7.333), number("ece", 0.03141)
+    ('93.1', '7.3', '0.031')
+    """
+    if name == "better_than_baseline":
+        return signed(value)
+    if name.endswith("_ms"):
+        return significant(value)
+    if name.endswith("_per_s"):
+        return f"{value:,.0f}"
+    if name.endswith("_bytes"):
+        return significant(value / 1e6)
+    return f"{value:.3f}" if name == "ece" else f"{100 * value:.1f}"
+
+
+def unit(name: str) -> str:
+    """The unit that follows a value, with its space; empty where it has none."""
+    units = {"better_than_baseline": " points", "ece": "", "rows_per_s": " rows/s"}
+    if name in units:
+        return units[name]
+    if name.endswith("_ms"):
+        return " ms"
+    return " MB" if name.endswith("_bytes") else "\N{NO-BREAK SPACE}%"
+
+
+def shown(name: str, value: float) -> str:
+    """A value with its unit.
+
+    >>> shown("model_bytes", 22_900_000), shown("better_than_baseline", -0.52)
+    ('22.9 MB', '−0.5 points')
+    """
+    return number(name, value) + unit(name)
+
+
+def interval(name: str, measure: Mapping[str, Any]) -> str:
+    """A 95 % interval with its unit.
+
+    >>> interval("latency_p95_ms", {"low": 9.0, "high": 12.5})
+    '9.0 to 12.5 ms'
+    """
+    return f"{number(name, measure['low'])} to {number(name, measure['high'])}{unit(name)}"
+
+
+def signed(value: float) -> str:
+    """One decimal and always a sign, but for 0.
+
+    >>> signed(6.42), signed(-0.5), signed(-0.01)
+    ('+6.4', '−0.5', '0.0')
+    """
+    text = f"{abs(value):.1f}"
+    if text == "0.0":
+        return text
+    return ("+" if value > 0 else MINUS) + text
+
+
+def significant(value: float) -> str:
+    """About three significant digits, and no exponent.
+
+    >>> significant(0.0421), significant(7.333), significant(123.4), significant(22_912)
+    ('0.042', '7.3', '123', '22,912')
+    """
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"

@@ -1,0 +1,85 @@
+"""The first lines of a report: what was found, in plain sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelyard.stages.report.numbers import interval, shown, signed, title
+
+Json = Mapping[str, Any]
+WORSE = {"worse": "does better", "as good": "does as well"}
+
+
+def headline(found: Json) -> list[str]:
+    """A report's first sentences; a baseline that is as good or better comes before all else."""
+    judged = [each for each in found["baselines"] if "judgement" in each]
+    ahead = [each for each in judged if each["judgement"] == "better"]
+    sentences = [_not_ahead(found, each) for each in judged if each not in ahead]
+    sentences.append(_main(found))
+    if ahead:
+        sentences.append(_ahead(ahead))
+    return [*sentences, _verdict(found["verdict"])]
+
+
+def measure_of(measures: Sequence[Json], name: str) -> Json:
+    """The measure of this name."""
+    return next(measure for measure in measures if measure["name"] == name)
+
+
+def _not_ahead(found: Json, baseline: Json) -> str:
+    main = found["main"]
+    own, its = (measure_of(each["measures"], main) for each in (found, baseline))
+    return (
+        f"A plain baseline {WORSE[baseline['judgement']]}: {baseline['name']} has "
+        f"{title(main).lower()} {shown(main, its['value'])} on the same {own['rows']:,} rows, this "
+        f"model {shown(main, own['value'])} ({_points(baseline['difference'])})."
+    )
+
+
+def _points(difference: Json) -> str:
+    value, low, high = (signed(100 * difference[end]) for end in ("value", "low", "high"))
+    return f"difference {value} points, 95 % interval {low} to {high}"
+
+
+def _main(found: Json) -> str:
+    main = found["main"]
+    measure = measure_of(found["measures"], main)
+    sources = ", ".join(each["column"] for each in found["inputs"])
+    return (
+        f"{found['name']} {found['version']} tells {found['target']['column']} from {sources} "
+        f"with {title(main).lower()} {shown(main, measure['value'])} (95 % interval "
+        f"{interval(main, measure)}), measured on {measure['rows']:,} test rows it has not "
+        "learned from."
+    )
+
+
+def _ahead(ahead: Sequence[Json]) -> str:
+    told = [
+        f"{100 * each['difference']['value']:.1f} points better than {each['name']} "
+        f"(95 % interval {signed(100 * each['difference']['low'])} to "
+        f"{signed(100 * each['difference']['high'])})"
+        for each in reversed(ahead)
+    ]
+    return f"That is {' and '.join(told)}, on the same rows."
+
+
+def _verdict(verdict: Sequence[Json]) -> str:
+    if not verdict:
+        return "No limits are set in [accept], so nothing was required of it."
+    failed = [limit for limit in verdict if not limit["holds"]]
+    if failed:
+        told = "; ".join(_failed(limit) for limit in failed)
+        return f"{len(failed)} of {len(verdict)} limits {_fail(failed)}: {told}."
+    unsure = [title(limit["name"]) for limit in verdict if not limit["certain"]]
+    held = "The one limit holds" if len(verdict) == 1 else f"All {len(verdict)} limits hold"
+    if not unsure:
+        return f"{held}."
+    return f"{held}, though not with certainty for {', '.join(unsure)}: the interval reaches over."
+
+
+def _fail(failed: Sequence[Json]) -> str:
+    return "does not hold" if len(failed) == 1 else "do not hold"
+
+
+def _failed(limit: Json) -> str:
+    name = limit["name"]
+    return f"{title(name)} is {shown(name, limit['value'])}, wanted {limit['limit']}"

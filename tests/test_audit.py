@@ -1,0 +1,205 @@
+"""The audit stage, on a graph so small that its answers can be known beforehand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec, Report
+from modelyard.core.digest import row_digest
+from modelyard.core.errors import RowsAlreadySeen, RowsEmpty, SettingInvalid
+from modelyard.core.events import Event, Noted, Progress, silent
+from modelyard.core.project import Project
+from modelyard.core.store import Draft
+from modelyard.stages.audit import audit, known_limits
+from modelyard.targets import find
+
+WORDS = ["[PAD]", "[UNK]", "fine", "poor", "film", "play", "odd"]
+LABELS = ["neg", "pos"]
+
+
+def graph(file: Path, right: bool) -> None:
+    """Each word has a vote (2,); the output is their mean. Only fine and poor matter."""
+    sign = 3.0 if right else -3.0
+    votes = np.zeros((len(WORDS), 2), np.float32)
+    votes[2], votes[3] = (-sign, sign), (sign, -sign)
+    nodes = [
+        helper.make_node("Gather", ["votes", "input_ids"], ["each"]),
+        helper.make_node("ReduceMean", ["each", "axes"], ["logits"], keepdims=0),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "votes",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["pieces", "tokens"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["pieces", 2])],
+        [
+            numpy_helper.from_array(votes, "votes"),
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+        ],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(made, opset_imports=opset, ir_version=9), file)
+
+
+def rows_of(count: int, first: int, noise: float = 0.1) -> list[dict]:
+    rng = np.random.default_rng(first)
+    rows = []
+    for number in range(first, first + count):
+        good = bool(rng.integers(2))
+        told = good if rng.random() > noise else not good
+        noun = ("film", "play")[int(rng.integers(2))]
+        text = f"{'fine' if told else 'poor'} {noun} odd {number}"
+        rows.append({"_row": number, "text": text, "label": LABELS[good]})
+    return rows
+
+
+def make_dataset(folder: Path, parts: dict[str, list[dict]]) -> Dataset:
+    folder.mkdir()
+    schema = pa.schema([("_row", pa.int64()), ("text", pa.string()), ("label", pa.string())])
+    for part, rows in parts.items():
+        pq.write_table(pa.Table.from_pylist(rows, schema), folder / f"{part}.parquet")
+    return Dataset(folder)
+
+
+def make_model(folder: Path, learned_from: list[dict], right: bool = True) -> Model:
+    folder.mkdir()
+    tokenizer = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    graph(folder / "model.onnx", right)
+    seen = sorted(row_digest([row["text"]]) for row in learned_from)
+    np.save(folder / "seen.npy", np.array(seen, np.uint64))
+    text = {"window_tokens": 16, "windows": 1, "pad_id": 0}
+    spec = ModelSpec(
+        name="films",
+        version="1",
+        inputs=[ColumnState(column="text", kind="text", state=text)],
+        target=ColumnState(column="label", kind="class", state={"labels": LABELS}),
+        graph="model.onnx",
+    )
+    (folder / "model.json").write_text(spec.model_dump_json())
+    return Model(folder)
+
+
+def make_project(**accept: str) -> Project:
+    tables = {
+        "name": "films",
+        "data": {"rows": "films.csv"},
+        "inputs": {"text": "text"},
+        "target": {"column": "label"},
+        "accept": accept,
+    }
+    return Project.model_validate(tables)
+
+
+class Made:
+    """A dataset, a model, and audits of them."""
+
+    def __init__(self, folder: Path, right: bool = True):
+        self.folder = folder
+        self.parts = {
+            "train": rows_of(200, 1),
+            "validation": rows_of(40, 201),
+            "test": rows_of(120, 241),
+        }
+        self.dataset = make_dataset(folder / "dataset", self.parts)
+        learned_from = self.parts["train"] + self.parts["validation"]
+        self.model = make_model(folder / "model", learned_from, right)
+
+    def audit(self, events=silent, name="out", **accept: str) -> Report:
+        (self.folder / name).mkdir()
+        draft = Draft(self.folder / name, self.folder / "kept", {})
+        audit.run(make_project(**accept), self.dataset, self.model, draft, events)
+        return Report(self.folder / name)
+
+
+@pytest.fixture
+def made(tmp_path):
+    return Made(tmp_path)
+
+
+def test_report_says_what_was_measured(made):
+    said: list[Event] = []
+    report = made.audit(said.append, accuracy=">= 0.8", latency_p95_ms="<= 1000")
+    found = report.read_json("report.json")
+    assert found["rows"] == {"train": 200, "validation": 40, "test": 120}
+    accuracy = next(m for m in found["measures"] if m["name"] == "accuracy")
+    rows = made.parts["test"]
+    right = sum(row["text"].startswith("fine") == (row["label"] == "pos") for row in rows)
+    assert accuracy["value"] == right / 120
+    assert accuracy["low"] < accuracy["value"] < accuracy["high"]
+    assert accuracy["rows"] == 120
+    assert [limit["holds"] for limit in report.verdict] == [True, True]
+    assert [event.text for event in said if isinstance(event, Noted)] == found["headline"]
+    assert any(isinstance(event, Progress) and event.done == 120 for event in said)
+
+
+def test_predictions_are_kept_row_by_row_and_the_same_each_time(made):
+    first, second = made.audit(name="one"), made.audit(name="two")
+    table = pq.read_table(first.folder / "predictions.parquet").to_pylist()
+    assert [row["_row"] for row in table] == [row["_row"] for row in made.parts["test"]]
+    assert [row["truth"] for row in table] == [row["label"] for row in made.parts["test"]]
+    assert set(json.loads(table[0]["scores"])) == set(LABELS)
+    files = [each.folder / "predictions.parquet" for each in (first, second)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_failed_limit_is_a_result(made):
+    report = made.audit(accuracy=">= 0.999", ece="<= 0.5")
+    assert [limit["holds"] for limit in report.verdict] == [False, True]
+    assert "1 of 2 limits does not hold" in report.read_json("report.json")["headline"][-1]
+
+
+def test_baseline_that_is_as_good_comes_first(made):
+    report = made.audit()
+    found = report.read_json("report.json")
+    judged = {each["name"]: each["judgement"] for each in found["baselines"]}
+    assert judged["TF-IDF of words with logistic regression"] == "as good"
+    assert judged["majority class"] == "better"
+    assert found["headline"][0].startswith("A plain baseline does as well: TF-IDF of words")
+    page = (report.folder / "report.html").read_text()
+    assert page.index("A plain baseline does as well") < page.index("measured on 120 test rows")
+
+
+def test_model_worse_than_a_baseline_is_said_first(tmp_path):
+    found = Made(tmp_path, right=False).audit().read_json("report.json")
+    assert found["headline"][0].startswith("A plain baseline does better: ")
+    ahead = next(m for m in found["measures"] if m["name"] == "better_than_baseline")
+    assert ahead["high"] < 0
+
+
+def test_rows_the_model_has_learned_from_are_refused(tmp_path):
+    made = Made(tmp_path)
+    parts = {**made.parts, "test": made.parts["test"] + made.parts["train"][:2]}
+    made.dataset = make_dataset(tmp_path / "mixed", parts)
+    with pytest.raises(RowsAlreadySeen, match=r"2 of the 122 rows .* row 1 of the source"):
+        made.audit()
+
+
+def test_empty_test_part_is_refused(tmp_path):
+    made = Made(tmp_path)
+    made.dataset = make_dataset(tmp_path / "none", {**made.parts, "test": []})
+    with pytest.raises(RowsEmpty, match="data.split.test"):
+        made.audit()
+
+
+def test_unknown_limit_is_told_before_the_work(made):
+    with pytest.raises(SettingInvalid, match="did you mean 'accuracy'") as caught:
+        made.audit(acuracy=">= 0.9")
+    assert all(name in str(caught.value) for name in known_limits(find("class")))
+    assert not list((made.folder / "out").iterdir())
+
+
+def test_every_known_limit_can_be_set(made):
+    limits = dict.fromkeys(known_limits(find("class")), ">= -1000")
+    report = made.audit(**limits)
+    assert [limit["name"] for limit in report.verdict] == list(limits)
+    assert all(limit["holds"] for limit in report.verdict)
