@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelyard.core import PROJECT_FILE
 from modelyard.core.errors import ProjectFileInvalid, ProjectFileMissing, SettingInvalid
 from modelyard.core.project import Project
-from modelyard.core.project_file import FILE_NAME, keys_at, lines_of, read_project
+from modelyard.core.project_file import keys_at, lines_of, read_project
 
 LEAST = """\
 name = "x"
@@ -28,7 +29,7 @@ column = "label"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / FILE_NAME
+    return tmp_path / PROJECT_FILE
 
 
 def read(file: Path, text: str, *settings: str) -> Project:
