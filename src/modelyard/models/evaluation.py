@@ -1,0 +1,81 @@
+"""What a network gives for rows: outputs pooled over each row's pieces, losses, measures."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from modelyard.core.measure import Measure
+from modelyard.models.batches import Indices, Pieces, groups_by_length
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, and how it is measured on validation rows.
+
+    `losses` gives the loss of each row (B,) from outputs (B, C) and truth (B,).
+    """
+
+    losses: Callable[[Tensor, Tensor], Tensor]
+    truth: Tensor
+    validation: Pieces
+    validation_truth: Tensor
+    score: Callable[[NDArray[np.float32]], Sequence[Measure]]
+    main: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss and measures on the validation rows."""
+
+    loss: float
+    measures: Sequence[Measure]
+
+    def rank(self, main: str) -> tuple[float, float]:
+        """Better evaluations rank higher: by the main measure, ties by the loss."""
+        measure = next(each for each in self.measures if each.name == main)
+        return (measure.value if measure.higher_is_better else -measure.value), -self.loss
+
+    def to_json(self) -> dict[str, Any]:
+        """Loss and measures by name."""
+        values = {each.name: each.value for each in self.measures}
+        return {"validation_loss": self.loss, **values}
+
+
+def row_outputs(
+    network: nn.Module, pieces: Pieces, groups: Iterable[Indices], row_of: Tensor, rows: int
+) -> Tensor:
+    """Outputs of rows (B, C): the mean over each row's pieces, whose groups run in turn."""
+    outputs = torch.cat([piece_outputs(network, pieces, group) for group in groups])
+    if len(row_of) == rows:
+        return outputs if torch.equal(row_of, torch.arange(rows)) else outputs[row_of.argsort()]
+    counts = torch.bincount(row_of, minlength=rows)
+    summed = outputs.new_zeros(rows, outputs.shape[1]).index_add(0, row_of, outputs)
+    return summed / counts[:, None]
+
+
+def piece_outputs(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:
+    """Outputs of pieces (P, C); a mask that masks nothing is left out."""
+    arrays = {name: torch.from_numpy(array) for name, array in pieces.collate(group).items()}
+    if (mask := arrays.get("attention_mask")) is not None and bool(mask.all()):
+        del arrays["attention_mask"]
+    found = network(**arrays)
+    outputs: Tensor = getattr(found, "logits", found)
+    return outputs.float()
+
+
+def evaluate(network: nn.Module, task: Task) -> Evaluation:
+    """Measure a network on the validation rows; it is in training mode again afterwards."""
+    pieces = task.validation
+    network.eval()
+    with torch.inference_mode():
+        groups = list(groups_by_length(np.arange(len(pieces.lengths)), pieces.lengths))
+        row_of = torch.from_numpy(pieces.row_of[np.concatenate(groups)])
+        outputs = row_outputs(network, pieces, groups, row_of, pieces.rows)
+        loss = float(task.losses(outputs, task.validation_truth).mean())
+    network.train()
+    return Evaluation(loss, task.score(outputs.numpy()))

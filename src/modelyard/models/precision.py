@@ -1,0 +1,56 @@
+"""Precision: bf16 only where the processor computes in it and it was seen to be no worse."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+TRIAL_STEPS = 20
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The precision chosen, and why; `losses` are those of the trial, by precision."""
+
+    precision: str
+    why: str
+    losses: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The decision as a JSON object."""
+        return asdict(self)
+
+
+def decide(wanted: str, trial: Callable[[str], float], has_bf16: bool) -> Decision:
+    """Choose fp32 or bf16.
+
+    `trial` gives the validation loss after TRIAL_STEPS steps from the same start in a precision;
+    it is asked only where the processor has bf16 and nothing was forced. No timing decides, so
+    the same machine always decides the same.
+    """
+    if wanted != "auto":
+        return Decision(wanted, "the project file says so", {})
+    if not has_bf16:
+        return Decision("fp32", "the processor does not compute in bf16", {})
+    losses = {precision: trial(precision) for precision in ("fp32", "bf16")}
+    good = losses["bf16"] <= losses["fp32"] * (1 + TOLERANCE)
+    why = f"after {TRIAL_STEPS} steps the validation loss is {losses['bf16']:.4f} in bf16"
+    return Decision("bf16" if good else "fp32", f"{why}, {losses['fp32']:.4f} in fp32", losses)
+
+
+def processor_has_bf16() -> bool:
+    """Whether the processor has instructions for bf16; emulation would be slower than fp32."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def use(network: nn.Module, precision: str) -> nn.Module:
+    """Let a network compute in a precision; its weights stay fp32."""
+    if precision == "bf16":
+        network.forward = torch.autocast("cpu", torch.bfloat16)(network.forward)
+    return network

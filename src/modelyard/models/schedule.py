@@ -1,0 +1,59 @@
+"""How far training has come, by steps or by the clock, and the learning rate at each moment."""
+
+import time
+from dataclasses import dataclass, field
+
+
+def rate(progress: float, warmup: float) -> float:
+    """The share of the full learning rate: linear up over the warm-up, then linear down to 0.
+
+    >>> [round(rate(p, 0.1), 2) for p in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if progress < warmup:
+        return progress / warmup
+    return max(0.0, (1.0 - progress) / (1.0 - warmup))
+
+
+@dataclass
+class Pace:
+    """Progress from 0 to 1: by steps, or with a budget by seconds.
+
+    With a budget training ends, its rate decayed to 0, when what is left is just enough to
+    evaluate and save (`reserve`).
+    """
+
+    total_steps: int
+    budget: float
+    spent_before: float = 0.0
+    """Seconds spent before this process took over."""
+    began: float = field(default_factory=time.perf_counter)
+    started: float | None = None
+    """Seconds spent when the first step began; None before."""
+    reserve: float = 0.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds spent so far, over all processes."""
+        return self.spent_before + time.perf_counter() - self.began
+
+    def progress(self, steps: float) -> float:
+        """How far training has come after `steps` steps."""
+        if not self.budget:
+            return min(1.0, steps / self.total_steps)
+        if self.started is None:
+            self.started = self.spent
+        available = self.budget - self.reserve - self.started
+        return min(1.0, (self.spent - self.started) / max(available, 1e-9))
+
+    def total_of(self, steps: int) -> int:
+        """How many steps there will be, as far as is known after `steps` of them."""
+        if not self.budget:
+            return self.total_steps
+        return max(steps, round(steps / max(self.progress(steps), 1e-9)))
+
+    def seconds_left(self, steps: int, step_seconds: float) -> float:
+        """Seconds until the end, with evaluation, where a step takes `step_seconds`."""
+        if self.budget:
+            return max(0.0, self.budget - self.spent)
+        return (self.total_steps - steps) * step_seconds + self.reserve

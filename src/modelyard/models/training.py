@@ -1,0 +1,136 @@
+"""One training from start to end: method, vocabulary, precision, optimiser, loop."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modelyard.core.events import Decided, Events, silent
+from modelyard.core.project import Train
+from modelyard.models import checkpoint, loop, methods, precision, vocabulary
+from modelyard.models.batches import Batches, Indices, Pieces
+from modelyard.models.evaluation import Task
+from modelyard.models.loop import Recipe, Run, State
+from modelyard.models.schedule import Pace
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained on what: a network, training pieces, and the task they are for.
+
+    `tokens` are all that the training and validation rows use, in rising order. `kept` is the
+    folder for checkpoints; `began` the moment (perf_counter) from which a budget counts.
+    """
+
+    network: Any
+    training: Pieces
+    task: Task
+    tokens: Indices
+    options: Train
+    kept: Path
+    events: Events
+    began: float
+
+
+def train(job: Job) -> State:
+    """Train the job's network in place; give the decisions and the history."""
+    method = methods.find(job.options.method)
+    network, training, validation = method.prepare(
+        job.network, job.training, job.task.validation, job.options.lora_rank
+    )
+    vocabulary.narrow(job.network, job.tokens)
+    prepared = replace(
+        job, network=network, training=training, task=replace(job.task, validation=validation)
+    )
+    run = _resumed(prepared, method) or _started(prepared, method)
+    state = loop.fit(run)
+    method.finish(job.network)
+    vocabulary.widen(job.network)
+    return state
+
+
+def _started(job: Job, method: methods.Method) -> Run:
+    decision = precision.decide(
+        job.options.precision,
+        lambda wanted: _trial(job, method, wanted),
+        precision.processor_has_bf16(),
+    )
+    decisions = {
+        "method": {"method": method.name, "why": method.about},
+        "learning_rate": _learning_rate(job.options, method),
+        "precision": decision.to_json(),
+    }
+    for what, made in decisions.items():
+        job.events(Decided(what, str(made[what]), str(made["why"])))
+    return _run(job, State(decisions=decisions))
+
+
+def _resumed(job: Job, method: methods.Method) -> Run | None:
+    """The run of the last checkpoint, as far as it had come."""
+    found = checkpoint.load(job.kept)
+    if found is None:
+        return None
+    tensors, facts = found
+    run = _run(job, State(**facts))
+    loop.resume(run, tensors)
+    return run
+
+
+def _learning_rate(options: Train, method: methods.Method) -> dict[str, Any]:
+    if options.learning_rate is not None:
+        return {"learning_rate": options.learning_rate, "why": "the project file says so"}
+    return {"learning_rate": method.learning_rate, "why": f"the default of method {method.name}"}
+
+
+def _run(job: Job, state: State) -> Run:
+    options = job.options
+    network = precision.use(job.network, state.decisions["precision"]["precision"])
+    batches = Batches(job.training, options.batch_rows, options.seed)
+    budget = options.minutes * 60
+    return Run(
+        network=network,
+        optimiser=methods.optimiser_for(
+            network, state.decisions["learning_rate"]["learning_rate"], options.weight_decay
+        ),
+        batches=batches,
+        task=job.task,
+        recipe=Recipe(
+            epochs=options.epochs,
+            seconds=budget,
+            warmup=options.warmup,
+            clip_norm=options.clip_norm,
+            patience=options.patience,
+            seed=options.seed,
+        ),
+        pace=Pace(options.epochs * batches.steps_in_epoch, budget, began=job.began),
+        state=state,
+        kept=job.kept,
+        events=job.events,
+    )
+
+
+def _trial(job: Job, method: methods.Method, wanted: str) -> float:
+    """The validation loss after a few steps in a precision, on a copy of the network."""
+    decisions = {
+        "learning_rate": _learning_rate(job.options, method),
+        "precision": {"precision": wanted},
+    }
+    tried = replace(
+        job,
+        network=copy.deepcopy(job.network),
+        options=job.options.model_copy(update={"minutes": 0.0}),
+        events=silent,
+    )
+    return loop.trial(_run(tried, State(decisions=decisions)), precision.TRIAL_STEPS)
+
+
+def history_of(state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What training.json tells: decisions, facts of the backbone, and each epoch."""
+    return {
+        **facts,
+        "decisions": state.decisions,
+        "best_epoch": state.best_epoch,
+        "steps": state.steps,
+        "epochs": state.history,
+    }

@@ -1,0 +1,85 @@
+"""A tiny backbone made in the test: BERT, 2 layers, 32 wide, words as its vocabulary."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+GOOD = ["fine", "lovely", "warm", "bright", "clever", "moving"]
+BAD = ["dull", "cold", "flat", "clumsy", "boring", "stale"]
+OTHER = [
+    "a",
+    "the",
+    "film",
+    "story",
+    "was",
+    "and",
+    "rather",
+    "very",
+    "with",
+    "its",
+    "actor",
+    "scene",
+    "ending",
+    "music",
+]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def make_backbone(folder: Path) -> Path:
+    """A random BERT and a WordPiece tokenizer in Hugging Face form."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = [*SPECIAL, *GOOD, *BAD, *OTHER]
+    tokenizer = Tokenizer(
+        models.WordPiece({word: n for n, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **dict(zip(names, SPECIAL, strict=True))
+    ).save_pretrained(folder)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words) + 20,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    torch.random.set_rng_state(state)
+    return folder
+
+
+def make_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Reviews of 3 to 12 words whose label their adjectives give away."""
+    import random
+
+    rng = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label, words = (("good", GOOD), ("bad", BAD))[number % 2]
+        text = rng.choices(OTHER, k=rng.randint(1, 10)) + rng.choices(words, k=2)
+        rng.shuffle(text)
+        rows.append({"text": " ".join(text), "label": label})
+    return rows
+
+
+def make_dataset(folder: Path, train: int = 96, validation: int = 24, test: int = 24) -> Path:
+    """A Dataset's three parts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = make_rows(train + validation + test)
+    start = 0
+    for name, size in (("train", train), ("validation", validation), ("test", test)):
+        part = [{"_row": start + n + 1, **row} for n, row in enumerate(rows[start : start + size])]
+        pq.write_table(pa.Table.from_pylist(part), folder / f"{name}.parquet")
+        start += size
+    return folder
