@@ -1,1 +1,1 @@
-"""Rows: reading, splitting, looking at them."""
+"""Rows: read from where they are, looked at, split, and written."""

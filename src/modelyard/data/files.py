@@ -1,0 +1,326 @@
+"""Files of rows: csv, tsv, jsonl and parquet, read and written in batches, told by suffix.
+
+Needs the standard library and pyarrow, so that a serving environment has it; an encoding other
+than UTF-8 or UTF-16 is detected where charset-normalizer is installed.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, islice
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from modelyard.core.errors import RowsEmpty, RowsMissing, RowsUnreadable, SettingInvalid
+from modelyard.data.encodings import Encoding, choose
+
+Row = Mapping[str, Any]
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+SUFFIXES = ".csv, .tsv, .jsonl, .ndjson or .parquet"
+PENDING_BATCHES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a source: its number from 1 (a line, where the source has lines), its values.
+
+    `problem` says why the values cannot be used as they are.
+    """
+
+    number: int
+    values: dict[str, Any]
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file of rows, opened; `records` can be gone through once."""
+
+    records: Iterator[Record]
+    counted_in: str
+    """What a record's number counts: line or row."""
+    encoding: Encoding | None = None
+    delimiter: str | None = None
+
+
+def open_rows(path: Path, encoding: str = "auto") -> Opened:
+    """Open a file of rows; raises RowsMissing, RowsEmpty, RowsUnreadable."""
+    suffix = form_of(path)
+    if not path.is_file():
+        raise RowsMissing(f"There is no file {path}; check data.rows, relative to the project.")
+    if path.stat().st_size == 0:
+        raise RowsEmpty(f"{path} is empty; it needs a header line and rows.")
+    if suffix == ".parquet":
+        return Opened(_parquet_records(path), "row")
+    chosen = choose(path, encoding)
+    if suffix == ".jsonl":
+        return Opened(_jsonl_records(path, chosen.name), "line", chosen)
+    delimiter = "\t" if suffix == ".tsv" else _delimiter(path, chosen.name)
+    return Opened(_csv_records(path, chosen.name, delimiter), "line", chosen, delimiter)
+
+
+def form_of(path: Path) -> str:
+    """The form that a file's suffix stands for; raises RowsUnreadable for one nobody knows."""
+    suffix = path.suffix.lower().replace(".ndjson", ".jsonl")
+    if suffix not in (".csv", ".tsv", ".jsonl", ".parquet"):
+        raise RowsUnreadable(
+            f"{path} has the suffix {path.suffix or '(none)'}, which is no form of rows known "
+            f"here; save the rows as {SUFFIXES}."
+        )
+    return suffix
+
+
+def stream(path: Path, batch_rows: int) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a file in batches, in their order; a row that cannot be read is an error."""
+    opened = open_rows(path)
+    while batch := list(islice(opened.records, batch_rows)):
+        for record in batch:
+            if record.problem:
+                where = f"{path}, {opened.counted_in} {record.number}"
+                raise RowsUnreadable(f"{where}: {record.problem}; mend it and try again.")
+        yield [record.values for record in batch]
+
+
+def _delimiter(path: Path, encoding: str) -> str:
+    with path.open(encoding=encoding, newline="") as file:
+        header = file.readline()
+    return "," if "," in header else max(DELIMITERS, key=lambda d: (header.count(d), d == ","))
+
+
+def _csv_records(path: Path, encoding: str, delimiter: str) -> Iterator[Record]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # long texts are judged later, by length
+    with path.open(encoding=encoding, newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        header = _header(path, reader)
+        while True:
+            number = reader.line_num + 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Record(number, {}, _csv_problem(path, number, error))
+                continue
+            if fields:
+                yield _csv_record(number, header, fields)
+
+
+def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        header = next(filter(None, reader), None)
+    except csv.Error as error:
+        raise RowsUnreadable(f"{path}: the header line cannot be read ({error}).") from None
+    if header is None:
+        raise RowsEmpty(f"{path} has no header line and no rows.")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise RowsUnreadable(f"{path} has the column {twice[0]!r} twice; rename one of them.")
+    return header
+
+
+def _csv_problem(path: Path, number: int, error: csv.Error) -> str:
+    if "unexpected end of data" in str(error):
+        raise RowsUnreadable(
+            f"{path}, line {number}: a quotation mark opens here and is never closed; close it, "
+            'or double it ("") where it belongs to the text.'
+        )
+    return f"the quotation marks do not match ({error})"
+
+
+def _csv_record(number: int, header: list[str], fields: list[str]) -> Record:
+    values = dict(zip(header, fields, strict=False))
+    if len(fields) < len(header) or any(fields[len(header) :]):
+        problem = f"it has {len(fields)} fields where the header has {len(header)}"
+        return Record(number, values | {"(all fields)": fields}, problem)
+    return Record(number, values)
+
+
+def _jsonl_records(path: Path, encoding: str) -> Iterator[Record]:
+    with path.open(encoding=encoding, newline="") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _jsonl_record(number, line)
+
+
+def _jsonl_record(number: int, line: str) -> Record:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        return Record(number, {"(line)": line[:1000]}, f"it is not JSON ({reason})")
+    if not isinstance(values, dict):
+        found = type(values).__name__
+        return Record(number, {"(line)": line[:1000]}, f"it is a JSON {found}, not an object")
+    return Record(number, values)
+
+
+def _parquet_records(path: Path) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            numbers = count(1)
+            for batch in file.iter_batches(batch_size=4096):
+                for values in batch.to_pylist():
+                    yield Record(next(numbers), values)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RowsUnreadable(f"{path} is no Parquet file that can be read: {reason}.") from None
+
+
+class Writer:
+    """Writes rows to a file that appears whole at the end, or not at all.
+
+    The first rows say which columns a csv, tsv or parquet file has; raises SettingInvalid for a
+    later row with another one.
+    """
+
+    def __init__(self, path: Path):
+        if path.suffix.lower() not in (*WRITERS, ".ndjson"):
+            raise SettingInvalid(f"{path}: rows can be written as {SUFFIXES}.")
+        if not path.parent.is_dir():
+            raise SettingInvalid(f"{path}: there is no folder {path.parent}; make it first.")
+        self._path = path
+        self._draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+        self._form = WRITERS[form_of(path)](self._draft)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write some rows."""
+        if rows:
+            self._form.write(rows)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._form.close()
+            if kind is None:
+                self._draft.replace(self._path)
+        finally:
+            self._draft.unlink(missing_ok=True)
+
+
+def _refuse_other_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    for name in chain.from_iterable(rows):
+        if name not in columns:
+            raise SettingInvalid(
+                f"A row has the column {name!r}, which the first rows have not; such rows can be "
+                "written as .jsonl."
+            )
+
+
+class _CsvForm:
+    def __init__(self, path: Path, delimiter: str = ","):
+        self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._file, delimiter=delimiter, lineterminator="\n")
+        self._columns: list[str] = []
+
+    def write(self, rows: Sequence[Row]) -> None:
+        if not self._columns:
+            self._columns = list(dict.fromkeys(chain.from_iterable(rows)))
+            self._rows.writerow(self._columns)
+        _refuse_other_columns(rows, self._columns)
+        for row in rows:
+            self._rows.writerow([_cell(row.get(name)) for name in self._columns])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+class _TsvForm(_CsvForm):
+    def __init__(self, path: Path):
+        super().__init__(path, "\t")
+
+
+class _JsonlForm:
+    def __init__(self, path: Path):
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ParquetForm:
+    """The first batches wait until every column has shown its type, up to PENDING_BATCHES."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._pending: list[list[Row]] = []
+        self._writer: Any = None
+
+    def write(self, rows: Sequence[Row]) -> None:
+        if self._writer is not None:
+            self._write_table(rows)
+            return
+        self._pending.append(list(rows))
+        if len(self._pending) >= PENDING_BATCHES or not self._untyped():
+            self._flush()
+
+    def _waiting(self) -> list[Row]:
+        return list(chain.from_iterable(self._pending))
+
+    def _untyped(self) -> bool:
+        rows = self._waiting()
+        columns = dict.fromkeys(chain.from_iterable(rows))
+        return any(all(row.get(name) is None for row in rows) for name in columns)
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = self._waiting()
+        columns = list(dict.fromkeys(chain.from_iterable(rows)))
+        found = _table([{name: row.get(name) for name in columns} for row in rows]).schema
+        typed = [
+            pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in found
+        ]
+        self._writer = pq.ParquetWriter(self._path, pa.schema(typed))
+        self._write_table(rows)
+        self._pending = []
+
+    def _write_table(self, rows: Sequence[Row]) -> None:
+        _refuse_other_columns(rows, self._writer.schema.names)
+        self._writer.write_table(_table(rows, self._writer.schema))
+
+    def close(self) -> None:
+        if self._writer is None:
+            self._flush()
+        self._writer.close()
+
+
+def _table(rows: Sequence[Row], schema: Any = None) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SettingInvalid(
+            f"A column holds values of several types ({error}); write such rows as .jsonl."
+        ) from None
+
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    ".csv": _CsvForm,
+    ".tsv": _TsvForm,
+    ".jsonl": _JsonlForm,
+    ".parquet": _ParquetForm,
+}

@@ -1,0 +1,225 @@
+"""Where a project's rows come from: a file, a folder, the Hub, or a database."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from modelyard.core import digest
+from modelyard.core.errors import ColumnMissing, RowsEmpty, RowsMissing, SettingInvalid
+from modelyard.core.events import Decided, Events, Warned, silent
+from modelyard.core.project import Data, Project
+from modelyard.core.stages import RowFacts
+from modelyard.data import files, folder, hub, sql
+from modelyard.data.encodings import Encoding
+from modelyard.data.files import Opened, Record
+
+QUICK_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All records of a source, those with a problem too, in their order."""
+
+    name: str
+    records: list[Record]
+    columns: list[str]
+    counted_in: str
+    """What a record's number counts: line, row or file."""
+    encoding: Encoding | None
+
+    def place(self, record: Record) -> str:
+        """Where a record stands, for a person: line 12, row 12, or a file's path."""
+        if self.counted_in == "file":
+            return str(record.values[folder.FILE])
+        return f"{self.counted_in} {record.number}"
+
+
+def read(project: Project, events: Events = silent) -> Rows:
+    """Read everything; raises RowsMissing, RowsEmpty, RowsUnreadable, ColumnMissing and others."""
+    opened = _open(project.data, project.folder)
+    _tell(opened, project.data, events)
+    records = list(opened.records)
+    if not records:
+        raise RowsEmpty(f"{project.data.rows} holds no rows below its header; add rows.")
+    columns = columns_of(records)
+    require(columns, columns_wanted(project), project.data.rows)
+    return Rows(project.data.rows, records, columns, opened.counted_in, opened.encoding)
+
+
+def _tell(opened: Opened, data: Data, events: Events) -> None:
+    if opened.encoding:
+        sure = f"{opened.encoding.why}; confidence {opened.encoding.confidence:.0%}"
+        events(Decided("encoding", opened.encoding.name, sure))
+        if opened.encoding.confidence < 1 and data.encoding == "auto":
+            events(Warned("Look at some texts; if letters are wrong, set data.encoding."))
+    if opened.delimiter in (";", "|"):
+        events(Decided("delimiter", repr(opened.delimiter), "the header line has no comma"))
+    if data.rows.startswith("hf://") and not hub.parse(data.rows).revision:
+        events(Warned("The Hub dataset may change: pin it with @REVISION in data.rows."))
+
+
+def _open(data: Data, base: Path) -> Opened:
+    if data.rows.startswith("hf://"):
+        return Opened(hub.records(hub.parse(data.rows)), "row")
+    if "://" in data.rows:
+        return Opened(sql.records(data.rows, _query(data), base), "row")
+    return open_path(base / data.rows, data.encoding)
+
+
+def open_path(path: Path, encoding: str = "auto") -> Opened:
+    """Open a file of rows, or a folder of text files by class."""
+    if not path.is_dir():
+        return files.open_rows(path, encoding)
+    found = folder.files_in(path)
+    chosen = folder.encoding_of(found, encoding)
+    return Opened(folder.records(path, found, chosen.name), "file", chosen)
+
+
+def _query(data: Data) -> str:
+    if not data.query:
+        raise SettingInvalid("data.rows is a database URL, so data.query has to say what to read.")
+    return data.query
+
+
+def columns_of(records: Iterable[Record]) -> list[str]:
+    """Every column that some record without a problem has, in the order of appearance."""
+    return list(dict.fromkeys(name for record in records for name in record.values))
+
+
+def columns_wanted(project: Project) -> list[str]:
+    """The columns that a project names, each once."""
+    split = project.data.split
+    named = [*project.inputs, project.target.column, split.by, split.group, split.time]
+    return [name for name in dict.fromkeys(named) if name]
+
+
+def require(columns: Sequence[str], wanted: Iterable[str], source: str) -> None:
+    """Raise ColumnMissing where one is wanted that is not there."""
+    for name in wanted:
+        if name in columns:
+            continue
+        alike = [c for c in columns if c.strip().casefold() == name.strip().casefold()]
+        if alike:
+            raise ColumnMissing(
+                f"{source} has no column {name!r}; there is {alike[0]!r}: write it so in "
+                "modelyard.toml."
+            )
+        known = ", ".join(repr(column) for column in columns[:20]) or "none"
+        raise ColumnMissing(
+            f"{source} has no column {name!r}; its columns are {known}: name one of these in "
+            "modelyard.toml."
+        )
+
+
+def facts(project: Project) -> RowFacts:
+    """How many rows there are and how long they are, from a quick look at the first ones."""
+    data = project.data
+    if data.rows.startswith("hf://"):
+        return hub.facts(hub.parse(data.rows))
+    opened = _open(data, project.folder)
+    records = list(islice(opened.records, QUICK_ROWS))
+    if not records:
+        raise RowsEmpty(f"{data.rows} holds no rows below its header; add rows.")
+    require(columns_of(records), columns_wanted(project), data.rows)
+    characters = sum(len(str(r.values.get(name, ""))) for r in records for name in project.inputs)
+    rows = len(records) if len(records) < QUICK_ROWS else _count(data, project.folder, records)
+    return RowFacts(rows, characters / len(records))
+
+
+def _count(data: Data, base: Path, records: Sequence[Record]) -> int:
+    """All rows of a source of which the first ones are known."""
+    if "://" in data.rows:
+        return sql.count(data.rows, _query(data), base)
+    path = base / data.rows
+    if path.is_dir():
+        return len(folder.files_in(path))
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(path).num_rows)
+    return round(_lines(path) * len(records) / records[-1].number)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def source_digest(project: Project) -> str:
+    """A digest of what the rows are: their bytes, a Hub revision, or what a query gives."""
+    data = project.data
+    if data.rows.startswith("hf://"):
+        return digest.of_json(data.rows)
+    if "://" in data.rows:
+        return sql.digest_of(data.rows, _query(data), project.folder)
+    path = project.folder / data.rows
+    if path.is_dir():
+        names = [file.relative_to(path).as_posix() for file in folder.files_in(path)]
+        return digest.of_json(digest.of_folder(path, names))
+    if not path.is_file():
+        raise RowsMissing(f"There is no file {path}; check data.rows, relative to the project.")
+    return digest.of_file(path)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a project on some rows could look like."""
+
+    input_column: str
+    target_column: str
+    columns: list[str]
+    backbone: str
+    why: str
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    mean_characters: float
+    distinct: int
+    text: str
+
+
+LABEL_NAMES = {
+    *("label", "class", "sentiment", "category", "target", "topic", "intent", "y"),
+    *("标签", "类别", "情感", "分类"),
+}
+LOOK_ROWS = 200_000
+
+
+def propose(path: Path) -> Proposal:
+    """Guess which column is the text and which the class; raises ColumnMissing."""
+    opened = open_path(path)
+    records = [r for r in islice(opened.records, LOOK_ROWS) if not r.problem]
+    if not records:
+        raise RowsEmpty(f"{path} holds no rows below its header; add rows.")
+    names = [name for name in columns_of(records) if opened.counted_in != "file" or name != "file"]
+    columns = [_looked_at(name, records) for name in names]
+    text = max(columns, key=lambda c: (c.distinct > 1, c.mean_characters))
+    label = _label_among([c for c in columns if c is not text], len(records))
+    if label is None:
+        raise ColumnMissing(
+            f"No column of {path} looks like a class (two values or more, each often); its "
+            f"columns are {', '.join(map(repr, names))}: add a column that says each row's class."
+        )
+    chinese = sum("\u3400" <= c <= "\u9fff" for c in text.text) > 0.2 * max(1, len(text.text))
+    why = (
+        f"{text.name!r} holds the longest values ({text.mean_characters:.0f} characters on "
+        f"average) and {label.name!r} {label.distinct} different ones, in the first "
+        f"{len(records):,} rows."
+    )
+    return Proposal(text.name, label.name, names, "m3e-small" if chinese else "minilm", why)
+
+
+def _looked_at(name: str, records: Sequence[Record]) -> _Column:
+    values = [str(r.values[name]) for r in records if r.values.get(name) not in (None, "")]
+    characters = sum(map(len, values)) / max(1, len(values))
+    return _Column(name, characters, len(set(values)), "".join(values)[:20_000])
+
+
+def _label_among(columns: Sequence[_Column], rows: int) -> _Column | None:
+    """The column with a label's name, or else the one with the fewest values."""
+    few = [c for c in columns if 2 <= c.distinct <= max(2, min(rows // 3, 200))]
+    named = [c for c in few if c.name.strip().casefold() in LABEL_NAMES]
+    return min(named or few, key=lambda c: c.distinct, default=None)
