@@ -150,10 +150,14 @@ TEMPLATES = templates()
 
 @pytest.mark.parametrize("code", [code for code in ERRORS if code != "project-file-invalid"])
 def test_an_errors_page_shows_it_as_it_is_said(code: str) -> None:
-    (example, *_) = TEXT_BLOCK.findall((DOCS / "errors" / f"{code}.md").read_text("utf-8"))
+    examples = TEXT_BLOCK.findall((DOCS / "errors" / f"{code}.md").read_text("utf-8"))
     said = [each for each in TEMPLATES[ERRORS[code].__name__] if len(each.pattern) > 20]
     assert said, f"{code} is never raised"
-    assert any(each.search(" ".join(example.split())) for each in said), [p.pattern for p in said]
+    assert examples
+    for example in examples:
+        text = " ".join(example.split())
+        assert f"docs/errors/{code}.md" in text
+        assert any(each.search(text) for each in said), text
 
 
 def test_the_page_of_a_wrong_project_file_shows_what_is_said(tmp_path: Path) -> None:
