@@ -1,0 +1,119 @@
+"""Admission: the one way from rows to answers, and the one place where usage is counted.
+
+Every family of the API goes through `Admission.predict`. Rows are reserved on admission and
+settled on completion, so metering has one choke-point.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.core.errors import RequestInvalid, RequestTooLarge, ServiceBusy
+from modelyard.core.project import Serve
+from modelyard.runtime.encoded import pooled
+from modelyard.runtime.runtime import Answer, Runtime
+from modelyard.service.batcher import Batcher
+from modelyard.service.metrics import Metrics
+
+Row = Mapping[str, Any]
+ENCODER_THREADS = 2
+MOST_REQUESTS_ROWS = 8
+"""Rows admitted at once, in requests of the largest size."""
+MOST_WAITING_TOKENS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a request has used."""
+
+    rows: int
+    tokens: int
+
+
+@dataclass
+class Ticket:
+    """What a request has reserved; `usage` is set once it has been answered."""
+
+    rows: int
+    usage: Usage | None = None
+
+
+class Admission:
+    """Takes rows in, within the limits, and gives their answers and what they used."""
+
+    def __init__(self, runtime: Runtime, limits: Serve, metrics: Metrics):
+        self._runtime = runtime
+        self._limits = limits
+        self._metrics = metrics
+        self._most_rows = MOST_REQUESTS_ROWS * limits.max_rows
+        self._admitted_rows = 0
+        self._batcher = Batcher(runtime.graph, metrics, MOST_WAITING_TOKENS)
+        self._workers = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode")
+
+    async def predict(self, rows: Sequence[Row]) -> tuple[list[Answer], Usage]:
+        """Answers for rows, in their order; raises BadInput and ServiceBusy."""
+        check_limits(rows, self._limits, self._runtime.column)
+        with self.admitted(len(rows)) as ticket:
+            loop = asyncio.get_running_loop()
+            encoded = await loop.run_in_executor(self._workers, self._runtime.encode, rows)
+            outputs = await self._batcher.outputs(encoded)
+            rows_outputs = pooled(outputs, encoded.row_of)
+            answers = await loop.run_in_executor(self._workers, self._runtime.decode, rows_outputs)
+            ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
+            return answers, ticket.usage
+
+    @contextmanager
+    def admitted(self, rows: int) -> Iterator[Ticket]:
+        """From admission to settlement, whatever happens between."""
+        ticket = self._admit(rows)
+        try:
+            yield ticket
+        finally:
+            self._settle(ticket)
+
+    def _admit(self, rows: int) -> Ticket:
+        if self._admitted_rows + rows > self._most_rows:
+            raise ServiceBusy(
+                f"The service is working on {self._admitted_rows:,} rows and takes "
+                f"{self._most_rows:,} at once; send the request again a little later."
+            )
+        self._admitted_rows += rows
+        self._metrics.admitted_rows.set(self._admitted_rows)
+        return Ticket(rows)
+
+    def _settle(self, ticket: Ticket) -> None:
+        self._admitted_rows -= ticket.rows
+        self._metrics.admitted_rows.set(self._admitted_rows)
+        if ticket.usage:
+            self._metrics.rows.inc(ticket.usage.rows)
+            self._metrics.tokens.inc(ticket.usage.tokens)
+
+    def retry_after_s(self) -> int:
+        """When a request that was refused as busy may come again."""
+        return self._batcher.wait_s()
+
+    def close(self) -> None:
+        """Let go of the threads; what was admitted has been answered."""
+        self._workers.shutdown()
+        self._batcher.close()
+
+
+def check_limits(rows: Sequence[Row], limits: Serve, column: str) -> None:
+    """Refuse rows over the limits: RequestTooLarge; or no rows: RequestInvalid."""
+    if not rows:
+        raise RequestInvalid(f"The request has no rows; give 1 to {limits.max_rows:,}.")
+    if len(rows) > limits.max_rows:
+        raise RequestTooLarge(
+            f"The request has {len(rows):,} rows and this service takes {limits.max_rows:,} at "
+            "once; send them in several requests."
+        )
+    for number, row in enumerate(rows, start=1):
+        value = row.get(column)
+        if isinstance(value, str) and len(value) > limits.max_characters:
+            raise RequestTooLarge(
+                f"Row {number}, column {column!r} has {len(value):,} characters and this service "
+                f"takes {limits.max_characters:,}; shorten or split the text."
+            )

@@ -1,0 +1,186 @@
+"""The batcher: pieces of concurrent requests share batches through one graph.
+
+Nothing waits for company: a piece that finds the graph idle runs at once, and what comes while
+the graph is busy makes up the next batches. All state lives on the event loop; only the graph's
+run leaves it, for one thread.
+"""
+
+import asyncio
+import time
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelyard.core.errors import ServiceBusy
+from modelyard.runtime.encoded import Encoded
+from modelyard.runtime.graph import BUDGET_TOKENS, Graph
+from modelyard.service.metrics import Metrics
+
+Outputs = NDArray[np.float32]
+MOST_PIECES = 256
+SLACK_TOKENS = 16
+"""Pieces this much shorter than the longest, or a quarter shorter, may share its batch."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One request's pieces, and the outputs (P, C) that come in batch by batch."""
+
+    encoded: Encoded
+    outputs: Outputs
+    done: asyncio.Future[Outputs]
+    waiting: int
+    unfinished: int
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece that waits; of equal length the older one goes first."""
+
+    job: Job
+    index: int
+    length: int
+    number: int
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Where it stands among those that wait: the longest and oldest last."""
+        return (self.length, -self.number)
+
+
+class Batcher:
+    """Runs encoded rows through a graph, many requests at a time."""
+
+    def __init__(self, graph: Graph, metrics: Metrics, most_waiting_tokens: int):
+        self._graph = graph
+        self._metrics = metrics
+        self._most_waiting_tokens = most_waiting_tokens
+        self._jobs: deque[Job] = deque()
+        self._pieces: list[Piece] = []
+        self._waiting_tokens = 0
+        self._number = 0
+        self._tokens_per_s = 10_000.0
+        self._pump: asyncio.Task[None] | None = None
+        self._engine = ThreadPoolExecutor(1, thread_name_prefix="graph")
+
+    async def outputs(self, encoded: Encoded) -> Outputs:
+        """Outputs (P, C) of pieces, in their order; raises ServiceBusy.
+
+        Cancelling it takes the pieces that still wait out of the queue.
+        """
+        job = self._join(encoded)
+        try:
+            return await job.done
+        finally:
+            self._leave(job)
+
+    def wait_s(self) -> int:
+        """About how long what waits now will take, in whole seconds from 1 to 60."""
+        return min(60, max(1, round(self._waiting_tokens / self._tokens_per_s)))
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._engine.shutdown()
+
+    def _join(self, encoded: Encoded) -> Job:
+        tokens = int(encoded.lengths.sum())
+        if self._pieces and self._waiting_tokens + tokens > self._most_waiting_tokens:
+            raise ServiceBusy(
+                f"The service has {self._waiting_tokens:,} tokens of other requests waiting, and "
+                f"takes {self._most_waiting_tokens:,}; send the request again a little later."
+            )
+        count = len(encoded.pieces)
+        done = asyncio.get_running_loop().create_future()
+        outputs = np.empty((count, self._graph.width), np.float32)
+        job = Job(encoded, outputs, done, waiting=count, unfinished=count)
+        for index, length in enumerate(encoded.lengths.tolist()):
+            self._number += 1
+            piece = Piece(job, index, length, self._number)
+            insort(self._pieces, piece, key=lambda piece: piece.order)
+        self._jobs.append(job)
+        self._count_waiting(tokens)
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._run_all())
+        return job
+
+    def _leave(self, job: Job) -> None:
+        if job in self._jobs:
+            self._jobs.remove(job)
+            gone = sum(piece.length for piece in self._pieces if piece.job is job)
+            self._pieces = [piece for piece in self._pieces if piece.job is not job]
+            self._count_waiting(-gone)
+
+    def _count_waiting(self, tokens: int) -> None:
+        self._waiting_tokens += tokens
+        self._metrics.waiting(len(self._jobs), len(self._pieces), self._waiting_tokens)
+
+    async def _run_all(self) -> None:
+        while self._jobs:
+            batch = self._next_batch()
+            if not await self._ran(batch):  # one request's rows may have broken it: each alone
+                for job in {piece.job: None for piece in batch}:
+                    await self._ran([piece for piece in batch if piece.job is job], alone=True)
+
+    def _next_batch(self) -> list[Piece]:
+        """The longest piece of the request whose turn it is, and others of nearly its length."""
+        self._jobs.rotate(-1)
+        longest = max(piece.length for piece in self._pieces if piece.job is self._jobs[-1])
+        near = longest - max(SLACK_TOKENS, longest // 4)
+        most = min(MOST_PIECES, max(1, BUDGET_TOKENS // longest))
+        end = bisect_right(self._pieces, longest, key=lambda piece: piece.length)
+        first = bisect_left(self._pieces, near, key=lambda piece: piece.length)
+        taken = slice(max(first, end - most), end)
+        batch = self._pieces[taken]
+        del self._pieces[taken]
+        for piece in batch:
+            self._start(piece.job)
+        self._count_waiting(-sum(piece.length for piece in batch))
+        return batch
+
+    def _start(self, job: Job) -> None:
+        if job.waiting == len(job.outputs):
+            self._metrics.queue_wait.observe(time.monotonic() - job.since)
+        job.waiting -= 1
+        if not job.waiting:
+            self._jobs.remove(job)
+
+    async def _ran(self, batch: list[Piece], alone: bool = False) -> bool:
+        """Run a batch and hand out its outputs; an error goes to a request that was alone."""
+        start = time.monotonic()
+        loop = asyncio.get_running_loop()
+        run = loop.run_in_executor(self._engine, _run, self._graph, batch)
+        await asyncio.wait({run})
+        rate = sum(piece.length for piece in batch) / max(1e-6, time.monotonic() - start)
+        self._tokens_per_s += 0.1 * (rate - self._tokens_per_s)
+        error = run.exception()
+        job = batch[0].job
+        if error is None:
+            self._metrics.batch_ran([piece.length for piece in batch])
+            _hand_out(batch, run.result())
+        elif alone and not job.done.done():
+            job.done.set_exception(error)
+        return error is None
+
+
+def _run(graph: Graph, batch: list[Piece]) -> Outputs:
+    merged = Encoded(
+        pieces=[piece.job.encoded.pieces[piece.index] for piece in batch],
+        row_of=np.arange(len(batch)),
+        lengths=np.array([piece.length for piece in batch]),
+        fill=batch[0].job.encoded.fill,
+    )
+    return graph.run(merged.collate(range(len(batch))))
+
+
+def _hand_out(batch: list[Piece], outputs: Outputs) -> None:
+    for piece, output in zip(batch, outputs, strict=True):
+        job = piece.job
+        job.outputs[piece.index] = output
+        job.unfinished -= 1
+        if not job.unfinished and not job.done.done():
+            job.done.set_result(job.outputs)

@@ -1,0 +1,72 @@
+"""What the service counts, in Prometheus form."""
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+PIECES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The counts of one app, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = self.registry
+        self.requests = Counter(
+            "modelyard_requests",
+            "Requests by route, method and status.",
+            ["route", "method", "status"],
+            registry=own,
+        )
+        self.seconds = Histogram(
+            "modelyard_request_seconds",
+            "From a request's first byte to its answer's last.",
+            ["route"],
+            buckets=SECONDS,
+            registry=own,
+        )
+        self.rows = Counter("modelyard_rows", "Rows answered.", registry=own)
+        self.tokens = Counter("modelyard_tokens", "Tokens of the rows answered.", registry=own)
+        self.refused = Counter("modelyard_busy", "Requests refused as busy.", registry=own)
+        self.admitted_rows = Gauge(
+            "modelyard_admitted_rows", "Rows admitted and not yet answered.", registry=own
+        )
+        self.queue_requests = Gauge(
+            "modelyard_queue_requests", "Requests with pieces that wait.", registry=own
+        )
+        self.queue_pieces = Gauge("modelyard_queue_pieces", "Pieces that wait.", registry=own)
+        self.queue_tokens = Gauge("modelyard_queue_tokens", "Tokens that wait.", registry=own)
+        self.queue_wait = Histogram(
+            "modelyard_queue_wait_seconds",
+            "From the queue to a request's first batch.",
+            buckets=SECONDS,
+            registry=own,
+        )
+        self.batch_pieces = Histogram(
+            "modelyard_batch_pieces", "Pieces in a batch.", buckets=PIECES, registry=own
+        )
+        self.batch_tokens = Counter(
+            "modelyard_batch_tokens", "Tokens run through the graph, with padding.", registry=own
+        )
+        self.padding_tokens = Counter(
+            "modelyard_padding_tokens", "Tokens of padding run through the graph.", registry=own
+        )
+
+    def waiting(self, requests: int, pieces: int, tokens: int) -> None:
+        """Say what waits now."""
+        self.queue_requests.set(requests)
+        self.queue_pieces.set(pieces)
+        self.queue_tokens.set(tokens)
+
+    def batch_ran(self, lengths: Sequence[int]) -> None:
+        """Count a batch by the lengths of its pieces."""
+        padded = max(lengths) * len(lengths)
+        self.batch_pieces.observe(len(lengths))
+        self.batch_tokens.inc(padded)
+        self.padding_tokens.inc(padded - sum(lengths))
+
+    def text(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self.registry)

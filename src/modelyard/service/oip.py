@@ -1,0 +1,272 @@
+"""The Open Inference Protocol v2 (KServe, Triton), with the binary tensor data extension."""
+
+import json
+import re
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from modelyard.core.errors import RequestInvalid
+from modelyard.core.project import Serve
+from modelyard.service.admission import Admission
+from modelyard.service.bodies import off_loop, parse_json, read_body, unless_gone, validated
+from modelyard.service.openapi import json_body, oip_errors, path_parameters
+from modelyard.service.release_info import ReleaseInfo
+from modelyard.service.tensors import (
+    InferRequest,
+    Output,
+    outputs_of,
+    refuse_unsupported,
+    rows_of,
+    wanted,
+    written,
+)
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+DIGITS = re.compile("[0-9]{1,15}")
+RESERVED = ("binary_data_output", "priority", "timeout", "sequence_id")
+
+
+class Live(BaseModel):
+    """Whether the server lives."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Whether the server takes requests."""
+
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    """Whether a model takes requests."""
+
+    name: str
+    ready: bool
+
+
+class ServerMetadata(BaseModel):
+    """The server and what it can do beyond the protocol."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """A tensor of a model; -1 stands for any number of rows."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] = {}
+
+
+class ModelMetadata(BaseModel):
+    """A model and its tensors."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class OutputTensor(BaseModel):
+    """A tensor of an answer; without `data` its values are in the binary part."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] = {}
+    data: list[Any] = []
+
+
+class InferReply(BaseModel):
+    """The JSON of an inference answer."""
+
+    model_name: str
+    model_version: str
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    outputs: list[OutputTensor]
+
+
+def health(version: str) -> APIRouter:
+    """The routes about the server: metadata, live and ready."""
+    routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+
+    @routes.get("", response_model=ServerMetadata, summary="The server")
+    async def server() -> Response:
+        extensions = ["binary_tensor_data"]
+        return JSONResponse({"name": "modelyard", "version": version, "extensions": extensions})
+
+    @routes.get("/health/live", response_model=Live, summary="Whether the server lives")
+    async def live() -> Response:
+        return JSONResponse({"live": True})
+
+    @routes.get("/health/ready", response_model=Ready, summary="Whether the server is ready")
+    async def ready() -> Response:
+        return JSONResponse({"ready": True})
+
+    return routes
+
+
+def models(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRouter:
+    """The routes about the model, with and without its version in the path."""
+    routes = APIRouter(prefix="/v2/models", tags=["Open Inference Protocol"])
+    outputs = outputs_of(release)
+    described = _metadata(release, outputs)
+
+    async def metadata(request: Request) -> Response:
+        release.check_path(request.path_params)
+        return JSONResponse(described)
+
+    async def ready(request: Request) -> Response:
+        release.check_path(request.path_params)
+        return JSONResponse({"name": release.name, "ready": True})
+
+    async def infer(request: Request) -> Response:
+        release.check_path(request.path_params)
+        body = await read_body(request, limits.max_body_bytes)
+        asked, binary = await off_loop(len(body), _parsed, request, body)
+        asked_for = wanted(asked, outputs)
+        rows = rows_of(asked.inputs, [column.name for column in release.columns], binary)
+        answers, _ = await unless_gone(request, admission.predict(rows))
+        tensors, parts = written(answers, asked_for)
+        return await off_loop(
+            20 * len(rows) * len(release.labels), _reply, release, asked, tensors, parts
+        )
+
+    for path, names in (
+        ("/{name}", ("name",)),
+        ("/{name}/versions/{version}", ("name", "version")),
+    ):
+        parameters = path_parameters(release, *names)
+        add = partial(routes.add_api_route, responses=oip_errors(404), openapi_extra=parameters)
+        add(path, metadata, response_model=ModelMetadata, summary="The model and its tensors")
+        add(f"{path}/ready", ready, response_model=ModelReady, summary="Whether it is ready")
+        routes.add_api_route(
+            f"{path}/infer",
+            infer,
+            methods=["POST"],
+            response_model=InferReply,
+            responses=_infer_replies(),
+            openapi_extra=_infer_extra(release, limits, parameters),
+            summary="Answers for tensors",
+        )
+    return routes
+
+
+def _metadata(release: ReleaseInfo, outputs: dict[str, Output]) -> dict[str, Any]:
+    return {
+        "name": release.name,
+        "versions": [release.version],
+        "platform": "onnx_onnxruntime",
+        "inputs": [
+            {"name": column.name, "datatype": "BYTES", "shape": [-1]} for column in release.columns
+        ],
+        "outputs": [output.to_json() for output in outputs.values()],
+    }
+
+
+def _parsed(request: Request, body: bytes) -> tuple[InferRequest, bytes]:
+    length = request.headers.get(HEADER_LENGTH)
+    if length is None:
+        end = len(body)
+    elif DIGITS.fullmatch(length) and int(length) <= len(body):
+        end = int(length)
+    else:
+        raise RequestInvalid(
+            f"{HEADER_LENGTH} is {length[:40]!r} and the body has {len(body):,} bytes; it gives "
+            "the length of the JSON that the body starts with."
+        )
+    asked = validated(InferRequest, parse_json(body[:end]))
+    refuse_unsupported(asked.parameters)
+    return asked, body[end:]
+
+
+def _reply(
+    release: ReleaseInfo, asked: InferRequest, tensors: list[dict[str, Any]], binary: bytes
+) -> Response:
+    reply: dict[str, Any] = {"model_name": release.name, "model_version": release.version}
+    if asked.id is not None:
+        reply["id"] = asked.id
+    if echoed := {k: v for k, v in asked.parameters.items() if k not in RESERVED}:
+        reply["parameters"] = echoed
+    reply["outputs"] = tensors
+    if not any("data" not in tensor for tensor in tensors):
+        return JSONResponse(reply)
+    head = json.dumps(reply, ensure_ascii=False, allow_nan=False).encode()
+    headers = {HEADER_LENGTH: str(len(head))}
+    return Response(head + binary, headers=headers, media_type="application/octet-stream")
+
+
+def _infer_replies() -> dict[int | str, dict[str, Any]]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    description = "JSON; or, where binary data was asked for, JSON and the binary data behind it."
+    answered = {"description": description, "content": {"application/octet-stream": binary}}
+    return {200: answered} | oip_errors(400, 404, 408, 413, 415, 503)
+
+
+def _infer_extra(release: ReleaseInfo, limits: Serve, parameters: dict[str, Any]) -> dict[str, Any]:
+    inputs = [
+        {"name": column.name, "datatype": "BYTES", "shape": [1], "data": [column.example]}
+        for column in release.columns
+    ]
+    extra = json_body(_infer_schema(release, limits), {"inputs": inputs})
+    content = extra["requestBody"]["content"]
+    content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    header = {
+        "name": HEADER_LENGTH,
+        "in": "header",
+        "description": "the length of the JSON, where binary data follows it",
+        "schema": {"type": "integer", "minimum": 0},
+    }
+    return extra | {"parameters": [*parameters["parameters"], header]}
+
+
+def _infer_schema(release: ReleaseInfo, limits: Serve) -> dict[str, Any]:
+    """The request as JSON Schema, each number of rows and elements within the limits."""
+    parameters = {
+        "type": "object",
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+    }
+    columns = [column.name for column in release.columns]
+    tensor = {
+        "type": "object",
+        "required": ["name", "datatype", "shape"],
+        "properties": {
+            "name": {"enum": columns},
+            "datatype": {"enum": ["BYTES"]},
+            "shape": {
+                "type": "array",
+                "prefixItems": [{"type": "integer", "minimum": 1, "maximum": limits.max_rows}],
+                "items": {"enum": [1]},
+                "minItems": 1,
+                "maxItems": 2,
+            },
+            "parameters": parameters,
+            "data": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        },
+    }
+    output = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string"}, "parameters": parameters},
+    }
+    size = len(columns)
+    return {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": parameters,
+            "inputs": {"type": "array", "minItems": size, "maxItems": size, "items": tensor},
+            "outputs": {"type": "array", "items": output},
+        },
+    }

@@ -1,0 +1,77 @@
+"""The pages: try-it, API documentation, report. Nothing on them comes from elsewhere."""
+
+from importlib.resources import files
+
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from modelyard.core.project import Serve
+from modelyard.service.release_info import ReleaseInfo
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HTML = "text/html; charset=utf-8"
+TYPES = {
+    "html": HTML,
+    "css": "text/css",
+    "js": "text/javascript",
+    "svg": "image/svg+xml",
+}
+ASSETS = ("docs.js", "look.css", "mark.svg", "try.css", "try.js", "words.js")
+
+
+def router(release: ReleaseInfo, limits: Serve) -> APIRouter:
+    """The routes of the pages; they are no part of the API's description."""
+    routes = APIRouter(include_in_schema=False)
+    assets = {name: _file(name) for name in ASSETS}
+    shown = release.to_json() | {
+        "limits": limits.model_dump(),
+        "example": release.example_row,
+        "examples": [dict(row) for row in release.examples],
+        "report": release.report is not None,
+    }
+
+    @routes.get("/")
+    async def try_it() -> Response:
+        return _answer(_file("try.html"), "html", POLICY)
+
+    @routes.get("/docs")
+    async def documentation() -> Response:
+        return _answer(_file("docs.html"), "html", POLICY)
+
+    @routes.get("/report")
+    async def report() -> Response:
+        if release.report is None or not release.report.is_file():
+            raise HTTPException(404, "This release has no report.")
+        return FileResponse(release.report, headers=_headers(REPORT_POLICY), media_type=HTML)
+
+    @routes.get("/assets/release.json")
+    async def described() -> Response:
+        return JSONResponse(shown, headers=_headers(POLICY))
+
+    @routes.get("/assets/{name}")
+    async def asset(name: str) -> Response:
+        if name not in assets:
+            raise HTTPException(404)
+        return _answer(assets[name], name.rpartition(".")[2], POLICY)
+
+    return routes
+
+
+def _file(name: str) -> bytes:
+    return files("modelyard.service").joinpath("page", name).read_bytes()
+
+
+def _answer(content: bytes, suffix: str, policy: str) -> Response:
+    return Response(content, headers=_headers(policy), media_type=TYPES[suffix])
+
+
+def _headers(policy: str) -> dict[str, str]:
+    return {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}

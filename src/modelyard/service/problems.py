@@ -1,0 +1,116 @@
+"""Errors on the wire: OIP's {"error": …} under /v2, RFC 9457 problem details elsewhere."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from modelyard.core.errors import (
+    BadInput,
+    ModelyardError,
+    RequestTooLarge,
+    ServiceBusy,
+    UnknownName,
+)
+
+PROBLEM_JSON = "application/problem+json"
+MOST_CHARACTERS = 600
+CLIENT_GONE = 499
+STATUS: dict[type[ModelyardError], int] = {
+    UnknownName: 404,
+    RequestTooLarge: 413,
+    ServiceBusy: 503,
+    BadInput: 422,
+}
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457)."""
+
+    type: str = Field(description="the page of the documentation on this error, or about:blank")
+    title: str
+    status: int
+    detail: str = Field(description="what happened, what is allowed, what to do next")
+    code: str = Field(description="a short name of the error, for programs")
+
+
+class OipError(BaseModel):
+    """An error of the Open Inference Protocol."""
+
+    error: str
+
+
+def install(app: FastAPI, retry_after_s: Callable[[], int]) -> None:
+    """Have every error of the app answered in the shape of its family."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        refusal = cast(ModelyardError, error)
+        status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+        headers = {"Retry-After": str(retry_after_s())} if status == 503 else {}
+        return answer(request, status, str(error), refusal.code, refusal.page, headers)
+
+    app.add_exception_handler(BadInput, refused)
+    app.add_exception_handler(ServiceBusy, refused)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _failed)
+
+
+def answer(
+    request: Request,
+    status: int,
+    detail: str,
+    code: str,
+    page: str = "about:blank",
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """An error as a response, in the shape of the family that the request's path names."""
+    if len(detail) > MOST_CHARACTERS:
+        detail = f"{detail[: MOST_CHARACTERS - 1]}…"
+    if is_oip(request.scope["path"]):
+        status = 400 if status == 422 else status
+        return JSONResponse({"error": detail}, status, headers)
+    problem: dict[str, Any] = {
+        "type": page,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    return JSONResponse(problem, status, headers, PROBLEM_JSON)
+
+
+def is_oip(path: str) -> bool:
+    """Whether a path belongs to the Open Inference Protocol.
+
+    >>> is_oip("/v2"), is_oip("/v2/health/live"), is_oip("/v20")
+    (True, True, False)
+    """
+    return path == "/v2" or path.startswith("/v2/")
+
+
+async def _http(request: Request, raised: Exception) -> Response:
+    error = cast(HTTPException, raised)
+    status = HTTPStatus(error.status_code)
+    detail = error.detail
+    if status == 404 and detail == status.phrase:
+        detail = "There is nothing at this path; see /docs for those there are."
+    if status == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"This path does not take {request.method}; it takes {allowed}."
+    code = status.phrase.lower().replace(" ", "-")
+    return answer(request, status, detail, code, headers=dict(error.headers or {}))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    detail = "The service failed at this request; the reason is in its log."
+    return answer(request, 500, detail, "internal-server-error")

@@ -1,0 +1,68 @@
+"""What the service says of the release it serves; the door fills it in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from modelyard.core.errors import UnknownName
+
+TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1, "pattern": r"\S"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column going in: its name, its kind, a value to show, and its JSON Schema."""
+
+    name: str
+    kind: str
+    example: Any
+    schema: Mapping[str, Any] = field(default_factory=lambda: TEXT)
+
+
+@dataclass(frozen=True)
+class ReleaseInfo:
+    """A release as its API describes it.
+
+    `wire` is the pydantic model of one answer. `labels` are the names of its scores, in the
+    order of the tensor `scores`; empty where the answer has none. `examples` are rows for the
+    try-it page. `report` is the audit's HTML file, if there is one.
+    `server_version` is Modelyard's own.
+    """
+
+    name: str
+    version: str
+    columns: tuple[Column, ...]
+    target: str
+    wire: type[BaseModel]
+    labels: tuple[str, ...] = ()
+    description: str = ""
+    examples: tuple[Mapping[str, Any], ...] = ()
+    report: Path | None = None
+    server_version: str = "0"
+
+    @property
+    def example_row(self) -> dict[str, Any]:
+        """A row for the documentation."""
+        return {column.name: column.example for column in self.columns}
+
+    def to_json(self) -> dict[str, Any]:
+        """The release as GET /v1/models/{name} gives it, without the limits."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "description": self.description,
+            "inputs": [{"name": column.name, "kind": column.kind} for column in self.columns],
+            "target": self.target,
+            "labels": list(self.labels),
+        }
+
+    def check_path(self, parameters: Mapping[str, str]) -> None:
+        """Refuse another model's name or version: UnknownName."""
+        for word, own in (("name", self.name), ("version", self.version)):
+            given = parameters.get(word, own)
+            if given != own:
+                thing = "model" if word == "name" else f"version of {self.name!r}"
+                raise UnknownName(f"There is no {thing} {given[:80]!r} here; there is {own!r}.")

@@ -1,0 +1,91 @@
+"""The server: an app on a port until it is told to stop."""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from modelyard.core.errors import SettingInvalid
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 30
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Ready = Callable[[str], None]
+
+
+class Server(uvicorn.Server):
+    """A server that says when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]):
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take requests."""
+        await super().startup(sockets)
+        self._ready()
+
+
+def serve(app: FastAPI, host: str, port: int, ready: Ready, grace_seconds: int = 60) -> None:
+    """Serve until SIGTERM or SIGINT; then finish the requests in flight and return.
+
+    `port` 0 takes a free one. `ready` gets the URL once requests are taken. Requests still
+    unanswered `grace_seconds` after the signal are given up. Raises SettingInvalid where the
+    address cannot be used.
+    """
+    with _listening(host, port) as listener:
+        taken = listener.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        server = Server(_config(app, grace_seconds), lambda: ready(f"http://{shown}:{taken}"))
+        with _stopped_by_signals(server):
+            server.run([listener])
+
+
+def _config(app: FastAPI, grace_seconds: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=grace_seconds,
+    )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise SettingInvalid(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}; choose another with "
+            "--host and --port."
+        ) from None
+
+
+@contextmanager
+def _stopped_by_signals(server: Server) -> Iterator[None]:
+    """Have signals stop the server and nothing else.
+
+    uvicorn raises a signal again after it has stopped, which would end the process with the
+    signal's status; a stop that was asked for and went well ends with 0.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, server.handle_exit) for each in SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,195 @@
+"""A tiny release behind the service: in a thread of the tests, or as a process of its own.
+
+    python tests/service_host.py FOLDER [--labels N] [--delay-ms N]
+
+prints its URL, and serves until it is told to stop.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import uvicorn
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from modelyard import inputs, targets
+from modelyard.core.artefacts import ColumnState, ModelSpec
+from modelyard.core.project import Serve
+from modelyard.runtime.runtime import Runtime
+from modelyard.service.app import create_app
+from modelyard.service.release_info import Column, ReleaseInfo
+from modelyard.service.server import serve
+
+WORDS = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏".split()
+COLUMN = "text"
+
+
+def write_release(folder: Path, labels: int = 2) -> Path:
+    """A release's folder, as far as the runtime reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(_graph(len(WORDS) + 4, labels), folder / "model.onnx")
+    _tokenizer().save(str(folder / "tokenizer.json"))
+    names = ["bad", "good"] if labels == 2 else [f"label {i:02d}" for i in range(labels)]
+    spec = ModelSpec(
+        name="tiny",
+        version="3",
+        inputs=[
+            ColumnState(
+                column=COLUMN,
+                kind="text",
+                state={"window_tokens": 32, "windows": 2, "pad_id": 0},
+            )
+        ],
+        target=ColumnState(column="label", kind="class", state={"labels": names}),
+        graph="model.onnx",
+    )
+    (folder / "model.json").write_text(spec.model_dump_json())
+    (folder / "report.html").write_text("<!doctype html><title>Report</title><p>An audit.")
+    return folder
+
+
+def _graph(words: int, labels: int) -> onnx.ModelProto:
+    """Mean of the embeddings of the unmasked tokens, times a matrix: logits (P, C)."""
+    random = np.random.default_rng(0)
+    constants = {
+        "table": random.normal(size=(words, 8)).astype(np.float32),
+        "matrix": random.normal(size=(8, labels)).astype(np.float32),
+        "last": np.array([-1]),
+        "middle": np.array([1]),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["wide"]),
+        helper.make_node("Mul", ["embedded", "wide"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "middle"], ["summed"], keepdims=0),
+        helper.make_node("ReduceSum", ["mask", "middle"], ["count"], keepdims=1),
+        helper.make_node("Div", ["summed", "count"], ["mean"]),
+        helper.make_node("MatMul", ["mean", "matrix"], ["logits"]),
+    ]
+    tokens = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["P", "T"])
+        for name in ("input_ids", "attention_mask")
+    ]
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["P", labels])
+    initial = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", tokens, [logits], initial)
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+
+
+def _tokenizer() -> Tokenizer:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: number for number, word in enumerate([*special, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def open_runtime(folder: Path) -> Runtime:
+    return Runtime.open(folder, inputs.find, targets.find, threads=1)
+
+
+def info_of(runtime: Runtime, folder: Path) -> ReleaseInfo:
+    spec = runtime.spec
+    return ReleaseInfo(
+        name=spec.name,
+        version=spec.version,
+        columns=tuple(
+            Column(each.column, each.kind, inputs.find(each.kind).example()) for each in spec.inputs
+        ),
+        target=spec.target.kind,
+        wire=targets.find(spec.target.kind).wire,
+        labels=tuple(spec.target.state["labels"]),
+        description="Says whether a film is good.",
+        examples=(
+            {COLUMN: "the film was good and the plot is fine"},
+            {COLUMN: "dull and cold"},
+        ),
+        report=folder / "report.html",
+    )
+
+
+class SlowGraph:
+    """A graph that calls something before each run."""
+
+    def __init__(self, graph: object, before: Callable[[dict[str, np.ndarray]], None]):
+        self._graph = graph
+        self._before = before
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._graph, name)
+
+    def run(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        self._before(arrays)
+        return self._graph.run(arrays)
+
+
+def slowed(runtime: Runtime, before: Callable[[dict[str, np.ndarray]], None]) -> Runtime:
+    object.__setattr__(runtime, "graph", SlowGraph(runtime.graph, before))
+    return runtime
+
+
+@contextmanager
+def served(runtime: Runtime, info: ReleaseInfo, limits: Serve) -> Iterator[str]:
+    """The app in a thread of this process; gives its URL."""
+    app = create_app(runtime, info, limits)
+    config = uvicorn.Config(
+        app, port=0, http="httptools", ws="none", log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def process(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The app as a process of its own; gives the process and its URL."""
+    command = [sys.executable, __file__, str(folder), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as running:
+        try:
+            assert running.stdout is not None
+            yield running, running.stdout.readline().strip()
+        finally:
+            running.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--labels", type=int, default=2)
+    parser.add_argument("--delay-ms", type=int, default=0)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    runtime = open_runtime(write_release(options.folder, options.labels))
+    if options.delay_ms:
+        runtime = slowed(runtime, lambda arrays: time.sleep(options.delay_ms / 1000))
+    app = create_app(runtime, info_of(runtime, options.folder), Serve.model_validate({}))
+    serve(app, "127.0.0.1", options.port, lambda url: print(url, flush=True))
+
+
+if __name__ == "__main__":
+    main()
