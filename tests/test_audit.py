@@ -187,7 +187,7 @@ def test_rows_the_model_has_learned_from_are_refused(tmp_path):
 def test_empty_test_part_is_refused(tmp_path):
     made = Made(tmp_path)
     made.dataset = make_dataset(tmp_path / "none", {**made.parts, "test": []})
-    with pytest.raises(RowsEmpty, match="data.split.test"):
+    with pytest.raises(RowsEmpty, match=r"data\.split\.test"):
         made.audit()
 
 

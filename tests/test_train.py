@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.tiny import make_dataset
 
 from modelyard.core.artefacts import Dataset, Model
 from modelyard.core.project import Project
 from modelyard.core.store import Draft
 from modelyard.stages.train import train
-from tests.tiny import make_dataset
 
 
 @pytest.fixture(scope="module")
