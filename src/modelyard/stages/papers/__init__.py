@@ -1,0 +1,1 @@
+"""The papers of a release: its model card, lineage, bill of materials and project file."""

@@ -1,0 +1,95 @@
+"""Facts: what the papers of a release are written from, without a single raw row."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.core.artefacts import Artefact, Dataset, Manifest, Model, ModelSpec, Report
+from modelyard.core.project import Project
+from modelyard.stages.report.sentences import headline
+
+Json = dict[str, Any]
+# What a network's class in transformers is for on the Hugging Face Hub.
+PIPELINES = {"ForSequenceClassification": "text-classification"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the papers tell; all of it may leave the house."""
+
+    project: Json
+    spec: ModelSpec
+    config: Json
+    training: Json
+    compression: Json
+    report: Json
+    manifests: list[Manifest]
+    """Of the dataset, the model and the report."""
+
+    @property
+    def backbone(self) -> Json:
+        """Name, licence, source and digest of what training started from."""
+        return dict(self.training["backbone"])
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages of the rows, as ISO 639 codes; of the backbone, where those are unknown."""
+        return list(self.backbone.get("languages", ()))
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels the network knows, in its order; empty where it has none."""
+        return list(self.config.get("id2label", {}).values())
+
+    @property
+    def pipeline(self) -> str | None:
+        """What the Hugging Face Hub calls such a network's work."""
+        architecture = str(self.config.get("architectures", [""])[0])
+        return next((p for end, p in PIPELINES.items() if architecture.endswith(end)), None)
+
+
+def gather(project: Project, dataset: Dataset, model: Model, report: Report) -> Facts:
+    """The facts of a release that is about to be made."""
+    made_from: list[Artefact] = [dataset, model, report]
+    spec = model.spec.model_copy(update={"name": project.name, "version": project.release.version})
+    return Facts(
+        project=shareable(project),
+        spec=spec,
+        config=model.read_json("config.json"),
+        training=model.read_json("training.json"),
+        compression=model.read_json("compress.json"),
+        report=public_report(report.read_json("report.json"), spec),
+        manifests=[each.manifest for each in made_from if each.manifest],
+    )
+
+
+def shareable(project: Project) -> Json:
+    """The resolved project, without what opens a database."""
+    resolved = project.model_dump(mode="json", exclude_none=True)
+    resolved["data"]["rows"] = without_secrets(resolved["data"]["rows"])
+    return resolved
+
+
+def without_secrets(source: str) -> str:
+    """A source of rows without user, password and query.
+
+    >>> without_secrets("postgresql://ann:secret@db.example/sales?sslkey=a")
+    'postgresql://db.example/sales'
+    >>> without_secrets("rows/sentences.csv")
+    'rows/sentences.csv'
+    """
+    scheme, separator, rest = source.partition("://")
+    place, _, query = rest.replace("#", "?").partition("?")
+    if not separator:
+        return source
+    if "@" in query:  # a password with ? in it, or an address: nobody can tell
+        return f"{scheme}://…"
+    return f"{scheme}://{place.rpartition('@')[2]}"
+
+
+def public_report(report: Json, spec: ModelSpec) -> Json:
+    """The report of this release: its figures, without the rows that the audit's own quotes."""
+    public = {**report, "name": spec.name, "version": spec.version}
+    if mistakes := report.get("mistakes"):
+        listed = [{**each, "inputs": {}} for each in mistakes["listed"]]
+        public["mistakes"] = {**mistakes, "listed": listed}
+    return {**public, "headline": headline(public)}
