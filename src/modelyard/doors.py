@@ -1,8 +1,8 @@
 """What every door does: wire stages, store, inputs, targets and runtime together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard.checks.limits import refuse_unknown
 from modelyard.core import PROJECT_FILE
@@ -15,7 +15,11 @@ from modelyard.core.project_file import read_project
 from modelyard.core.store import Store
 from modelyard.runtime.runtime import Runtime
 
+if TYPE_CHECKING:
+    from modelyard.service.release_info import ReleaseInfo
+
 STORE = ".modelyard"
+RESOLVED = "project.toml"
 
 
 def store_of(project: Project) -> Store:
@@ -111,3 +115,37 @@ def open_release(folder: Path, public_key: Path | None = None) -> Runtime:
     folder = release_folder(folder)
     seal.verify(folder, public_key)
     return Runtime.open(folder, inputs.find, targets.find)
+
+
+def serve_release(
+    given: Path | None, public_key: Path | None, host: str, port: int, ready: Callable[[str], None]
+) -> None:
+    """Verify and open a release and serve it until stopped; `ready` gets its address."""
+    from modelyard.service.app import create_app
+    from modelyard.service.server import serve
+
+    folder = release_folder(given)
+    runtime = open_release(folder, public_key)
+    limits = read_project(folder / RESOLVED).serve
+    serve(create_app(runtime, release_info(folder, runtime), limits), host, port, ready)
+
+
+def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":
+    """What the API says of a release."""
+    from modelyard import __version__, inputs, targets
+    from modelyard.service.release_info import Column, ReleaseInfo
+
+    spec = runtime.spec
+    kinds = [(source, inputs.find(source.kind)) for source in spec.inputs]
+    columns = tuple(Column(s.column, s.kind, kind.example()) for s, kind in kinds)
+    report = folder / "report.html"
+    return ReleaseInfo(
+        name=spec.name,
+        version=spec.version,
+        columns=columns,
+        target=spec.target.kind,
+        wire=targets.find(spec.target.kind).wire,
+        labels=tuple(spec.target.state.get("labels", ())),
+        report=report if report.is_file() else None,
+        server_version=__version__,
+    )
