@@ -53,7 +53,8 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 @stage("audit", version="1", reads=("inputs", "target", "accept"), gives=Report, estimate=estimate)
 def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events) -> None:
     """Predict the test rows, run the checks, train the baselines, and say what holds."""
-    refuse_unknown_limits(project)
+    known = known_limits(targets.find(project.target.kind))
+    limits.refuse_unknown(project.accept, known)
     rows = pq.read_table(dataset.part("test")).to_pylist()
     refuse_seen(model, rows)
     runtime = Runtime.open(model.folder, inputs.find, targets.find)
@@ -78,11 +79,6 @@ def known_limits(target: Target) -> list[str]:
     of_checks = [name for check in checks.fitting(keys) for name in check.measures]
     paired = ["better_than_baseline"] if set(NEEDS) <= set(keys) else []
     return [*target.measures, *of_checks, *MEASURES, "model_bytes", *paired]
-
-
-def refuse_unknown_limits(project: Project) -> None:
-    """Raise SettingInvalid where [accept] names what is not measured; asks for no rows."""
-    limits.refuse_unknown(project.accept, known_limits(targets.find(project.target.kind)))
 
 
 def refuse_seen(model: Model, rows: Sequence[dict[str, Any]]) -> None:

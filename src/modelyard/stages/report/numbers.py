@@ -1,7 +1,10 @@
 """How a number is written for a person, by the name of what it measures."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+from modelyard.stages.report.plots import Axis
 
 MINUS = "\N{MINUS SIGN}"
 NAMES = {
@@ -92,3 +95,11 @@ def significant(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def tick(name: str, value: float, axis: Axis) -> str:
+    """A tick of an axis on which a measure is drawn."""
+    if unit(name).endswith("%"):
+        shares = replace(axis, ticks=tuple(100 * each for each in axis.ticks))
+        return shares.label(100 * value) + unit(name)
+    return axis.label(value) + unit(name)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modelyard.stages.report import numbers
+from modelyard.stages.report import numbers, plots
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -17,5 +17,5 @@ def render(found: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(numbers=numbers)
+    environment.globals.update(numbers=numbers, plots=plots)
     return environment.get_template("report.html.j2").render(found=found)
