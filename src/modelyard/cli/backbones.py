@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import asdict
 
 from modelyard.cli.options import add_json
 
@@ -18,9 +17,9 @@ def main(options: argparse.Namespace) -> int:
 
     for each in backbones.known():
         if options.json:
-            print(json.dumps(asdict(each), ensure_ascii=False, default=str))
+            print(json.dumps(each, ensure_ascii=False))
         else:
-            print(f"{each.name:<12} {each.description} ({each.licence})")
+            print(f"{each['name']:<12} {each['about']} ({each['licence']})")
     if not options.json:
         print("or a Hub id such as owner/name, or a folder with config.json and tokenizer.json")
     return 0

@@ -2,6 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelyard.cli.project_template import Proposed
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _from_rows(rows: Path, folder: Path) -> "Proposed":  # noqa: F821
+def _from_rows(rows: Path, folder: Path) -> "Proposed":
     import os
 
     from modelyard.cli.project_template import Proposed

@@ -26,15 +26,13 @@ class Proposed:
 
 def project_text(name: str, proposed: Proposed) -> str:
     """A project file in which every key stands, those at their default as comments."""
-    value = json.dumps
-    own = lambda text: value(text, ensure_ascii=False)  # noqa: E731
     lines = [
         "# A Modelyard project. Lines that begin with # are the defaults; each key has a page in",
         "# docs/project/. Try `modelyard plan` to see what would run.",
-        f"name = {own(project_name(name))}",
+        f"name = {_own(project_name(name))}",
         "",
         "[data]",
-        _line(f"rows = {own(proposed.rows)}", Data.model_fields["rows"].description),
+        _line(f"rows = {_own(proposed.rows)}", Data.model_fields["rows"].description),
         *_defaults(Data, skip=("rows", "split")),
         "",
         "[data.split]",
@@ -44,11 +42,11 @@ def project_text(name: str, proposed: Proposed) -> str:
         _line(f'{own_key(proposed.input_column)} = "text"', "a column going in, and its kind"),
         "",
         "[target]",
-        _line(f"column = {own(proposed.target_column)}", "the column to predict"),
+        _line(f"column = {_own(proposed.target_column)}", "the column to predict"),
         _line('kind = "class"', "one of several labels"),
         "",
         "[backbone]",
-        _line(f"text = {own(proposed.backbone)}", "a known name, a Hub id, or a folder"),
+        _line(f"text = {_own(proposed.backbone)}", "a known name, a Hub id, or a folder"),
         "",
         "[train]",
         *_defaults(Train),
@@ -63,7 +61,7 @@ def project_text(name: str, proposed: Proposed) -> str:
         "",
         "[release]",
         *_defaults(ReleaseTerms, skip=("rows_license",)),
-        _line(f"rows_license = {own(proposed.rows_license)}", "licence of the rows"),
+        _line(f"rows_license = {_own(proposed.rows_license)}", "licence of the rows"),
         "",
         "[serve]",
         *_defaults(Serve),
@@ -91,19 +89,23 @@ def own_key(column: str) -> str:
     return column if bare else json.dumps(column, ensure_ascii=False)
 
 
+def _own(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _defaults(section: type[BaseModel], skip: tuple[str, ...] = ()) -> list[str]:
     return [
-        _line(f"# {name} = {_shown(name, field.default)}", field.description)
+        _line(f"# {name} = {_sh_own(name, field.default)}", field.description)
         for name, field in section.model_fields.items()
         if name not in skip
     ]
 
 
-def _shown(name: str, default: Any) -> str:
+def _sh_own(name: str, default: Any) -> str:
     if default is None:
-        return "0.0001" if name == "learning_rate" else '"column"'
+        return {"learning_rate": "0.0001", "query": '"SELECT ..."'}.get(name, '"column"')
     return json.dumps(default)
 
 
 def _line(setting: str, comment: str | None) -> str:
-    return f"{setting:<{COMMENT_COLUMN}}# {comment}"
+    return f"{setting:<{COMMENT_COLUMN - 2}}  # {comment}"
