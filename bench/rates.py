@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from bench.figures import WORK, Figure, measures, of_runs
 from bench.projects import from_rows, from_sample, modelyard, run
+from modelyard.models import backbones
 
 RUNS = 5
 SHORT_ROWS = 1200
@@ -87,7 +88,7 @@ def _our_rate(folder: Path, *settings: str) -> float:
 
 
 def _trainer(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
-    backbone = json.loads(modelyard("backbones", "--json").splitlines()[0])["folder"]
+    backbone = str(backbones.resolve("minilm").folder)
     return _child("bench.trainer_run", str(_parts(folder)), backbone, str(epochs), str(seed))
 
 
