@@ -7,6 +7,7 @@ prints its URL, and serves until it is told to stop.
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx
 import uvicorn
-from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from modelyard import inputs, targets
@@ -27,16 +26,17 @@ from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import create_app
 from modelyard.service.release_info import Column, ReleaseInfo
-from modelyard.service.server import serve
+from modelyard.service.server import configuration, serve
 
-WORDS = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏".split()
+TEXT = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏"
+WORDS = TEXT.split()
 COLUMN = "text"
 
 
 def write_release(folder: Path, labels: int = 2) -> Path:
     """A release's folder, as far as the runtime reads it."""
     folder.mkdir(parents=True, exist_ok=True)
-    onnx.save(_graph(len(WORDS) + 4, labels), folder / "model.onnx")
+    (folder / "model.onnx").write_bytes(_graph(len(WORDS) + 4, labels))
     _tokenizer().save(str(folder / "tokenizer.json"))
     names = ["bad", "good"] if labels == 2 else [f"label {i:02d}" for i in range(labels)]
     spec = ModelSpec(
@@ -57,8 +57,10 @@ def write_release(folder: Path, labels: int = 2) -> Path:
     return folder
 
 
-def _graph(words: int, labels: int) -> onnx.ModelProto:
+def _graph(words: int, labels: int) -> bytes:
     """Mean of the embeddings of the unmasked tokens, times a matrix: logits (P, C)."""
+    from onnx import TensorProto, helper, numpy_helper
+
     random = np.random.default_rng(0)
     constants = {
         "table": random.normal(size=(words, 8)).astype(np.float32),
@@ -84,7 +86,8 @@ def _graph(words: int, labels: int) -> onnx.ModelProto:
     initial = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "tiny", tokens, [logits], initial)
     opset = helper.make_opsetid("", 17)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    made: bytes = helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    return made
 
 
 def _tokenizer() -> Tokenizer:
@@ -145,18 +148,12 @@ def slowed(runtime: Runtime, before: Callable[[dict[str, np.ndarray]], None]) ->
 @contextmanager
 def served(runtime: Runtime, info: ReleaseInfo, limits: Serve) -> Iterator[str]:
     """The app in a thread of this process; gives its URL."""
-    app = create_app(runtime, info, limits)
-    config = uvicorn.Config(
-        app, port=0, http="httptools", ws="none", log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(configuration(create_app(runtime, info, limits), grace_seconds=20))
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
@@ -184,7 +181,9 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
-    runtime = open_runtime(write_release(options.folder, options.labels))
+    if not (options.folder / "model.json").is_file():
+        write_release(options.folder, options.labels)
+    runtime = open_runtime(options.folder)
     if options.delay_ms:
         runtime = slowed(runtime, lambda arrays: time.sleep(options.delay_ms / 1000))
     app = create_app(runtime, info_of(runtime, options.folder), Serve.model_validate({}))

@@ -127,16 +127,12 @@ class Batcher:
                     await self._ran([piece for piece in batch if piece.job is job], alone=True)
 
     def _next_batch(self) -> list[Piece]:
-        """The longest piece of the request whose turn it is, and others of nearly its length."""
+        """A batch with the longest piece of the request whose turn it is."""
         self._jobs.rotate(-1)
         longest = max(piece.length for piece in self._pieces if piece.job is self._jobs[-1])
-        near = longest - max(SLACK_TOKENS, longest // 4)
-        most = min(MOST_PIECES, max(1, BUDGET_TOKENS // longest))
-        end = bisect_right(self._pieces, longest, key=lambda piece: piece.length)
-        first = bisect_left(self._pieces, near, key=lambda piece: piece.length)
-        taken = slice(max(first, end - most), end)
-        batch = self._pieces[taken]
-        del self._pieces[taken]
+        start, end = shared(self._pieces, longest)
+        batch = self._pieces[start:end]
+        del self._pieces[start:end]
         for piece in batch:
             self._start(piece.job)
         self._count_waiting(-sum(piece.length for piece in batch))
@@ -165,6 +161,25 @@ class Batcher:
         elif alone and not job.done.done():
             job.done.set_exception(error)
         return error is None
+
+
+def shared(pieces: list[Piece], length: int) -> tuple[int, int]:
+    """The span of pieces, sorted by length, that share a batch with the oldest of this length."""
+    own = bisect_right(pieces, length, key=_length) - 1
+    end = bisect_right(pieces, length, lo=own, key=lambda piece: _nearest(piece.length))
+    most = min(MOST_PIECES, max(1, BUDGET_TOKENS // pieces[end - 1].length))
+    end = min(end, own + most)
+    start = bisect_left(pieces, _nearest(pieces[end - 1].length), hi=own, key=_length)
+    return max(start, end - most), end
+
+
+def _length(piece: Piece) -> int:
+    return piece.length
+
+
+def _nearest(length: int) -> int:
+    """The shortest length that may share a batch with this one, which is the longest of it."""
+    return length - max(SLACK_TOKENS, length // 4)
 
 
 def _run(graph: Graph, batch: list[Piece]) -> Outputs:

@@ -29,7 +29,6 @@ class Metrics:
         )
         self.rows = Counter("modelyard_rows", "Rows answered.", registry=own)
         self.tokens = Counter("modelyard_tokens", "Tokens of the rows answered.", registry=own)
-        self.refused = Counter("modelyard_busy", "Requests refused as busy.", registry=own)
         self.admitted_rows = Gauge(
             "modelyard_admitted_rows", "Rows admitted and not yet answered.", registry=own
         )

@@ -40,12 +40,13 @@ def serve(app: FastAPI, host: str, port: int, ready: Ready, grace_seconds: int =
     with _listening(host, port) as listener:
         taken = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        server = Server(_config(app, grace_seconds), lambda: ready(f"http://{shown}:{taken}"))
+        server = Server(configuration(app, grace_seconds), lambda: ready(f"http://{shown}:{taken}"))
         with _stopped_by_signals(server):
             server.run([listener])
 
 
-def _config(app: FastAPI, grace_seconds: int) -> uvicorn.Config:
+def configuration(app: FastAPI, grace_seconds: int) -> uvicorn.Config:
+    """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own."""
     return uvicorn.Config(
         app,
         http="httptools",
