@@ -164,14 +164,15 @@ def test_baseline_that_is_as_good_comes_first(made):
     judged = {each["name"]: each["judgement"] for each in found["baselines"]}
     assert judged["TF-IDF of words with logistic regression"] == "as good"
     assert judged["majority class"] == "better"
-    assert found["headline"][0].startswith("A plain baseline does as well: TF-IDF of words")
+    first = "A plain baseline is as good as this model: TF-IDF of words"
+    assert found["headline"][0].startswith(first)
     page = (report.folder / "report.html").read_text()
-    assert page.index("A plain baseline does as well") < page.index("measured on 120 test rows")
+    assert page.index(first) < page.index("on 120 test rows it has not learned from")
 
 
 def test_model_worse_than_a_baseline_is_said_first(tmp_path):
     found = Made(tmp_path, right=False).audit().read_json("report.json")
-    assert found["headline"][0].startswith("A plain baseline does better: ")
+    assert found["headline"][0].startswith("This model is worse than a plain baseline: ")
     ahead = next(m for m in found["measures"] if m["name"] == "better_than_baseline")
     assert ahead["high"] < 0
 

@@ -7,6 +7,7 @@ from typing import Any
 from modelyard.stages.report.plots import Axis
 
 MINUS = "\N{MINUS SIGN}"
+WANTED = {">=": "at least", "<=": "at most", ">": "over", "<": "under"}
 NAMES = {
     "ece": "Calibration error (ECE)",
     "macro_f1": "Macro F1",
@@ -103,3 +104,14 @@ def tick(name: str, value: float, axis: Axis) -> str:
         shares = replace(axis, ticks=tuple(100 * each for each in axis.ticks))
         return shares.label(100 * value) + unit(name)
     return axis.label(value) + unit(name)
+
+
+def wanted(name: str, limit: str) -> str:
+    """A limit of [accept] in words, with its unit and every digit it was written with.
+
+    >>> wanted("latency_p95_ms", "< 20"), wanted("model_bytes", "<= 25000000")
+    ('under 20 ms', 'at most 25 MB')
+    """
+    sign, value = limit.rstrip("0123456789.-").strip(), float(limit.lstrip("<>= "))
+    factor = {" MB": 1e-6, "\N{NO-BREAK SPACE}%": 100}.get(unit(name), 1)
+    return f"{WANTED[sign]} {value * factor:,.10g}{unit(name)}"

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelyard.stages.report.numbers import interval, shown, signed, title
+from modelyard.stages.report.numbers import interval, shown, signed, title, wanted
 
 Json = Mapping[str, Any]
-WORSE = {"worse": "does better", "as good": "does as well"}
+FIRST = {
+    "worse": "This model is worse than a plain baseline",
+    "as good": "A plain baseline is as good as this model",
+}
 
 
 def headline(found: Json) -> list[str]:
@@ -29,9 +32,9 @@ def _not_ahead(found: Json, baseline: Json) -> str:
     main = found["main"]
     own, its = (measure_of(each["measures"], main) for each in (found, baseline))
     return (
-        f"A plain baseline {WORSE[baseline['judgement']]}: {baseline['name']} has "
-        f"{title(main).lower()} {shown(main, its['value'])} on the same {own['rows']:,} rows, this "
-        f"model {shown(main, own['value'])} ({_points(baseline['difference'])})."
+        f"{FIRST[baseline['judgement']]}: {called(baseline['name'])} has {title(main).lower()} "
+        f"{shown(main, its['value'])} on the same {own['rows']:,} test rows, this model "
+        f"{shown(main, own['value'])} ({_points(baseline['difference'])})."
     )
 
 
@@ -43,18 +46,18 @@ def _points(difference: Json) -> str:
 def _main(found: Json) -> str:
     main = found["main"]
     measure = measure_of(found["measures"], main)
-    sources = ", ".join(each["column"] for each in found["inputs"])
+    sources = " and ".join(each["column"] for each in found["inputs"])
     return (
-        f"{found['name']} {found['version']} tells {found['target']['column']} from {sources} "
-        f"with {title(main).lower()} {shown(main, measure['value'])} (95 % interval "
-        f"{interval(main, measure)}), measured on {measure['rows']:,} test rows it has not "
-        "learned from."
+        f"{found['name']} {found['version']} reads {sources} and answers with "
+        f"{found['target']['column']}: {title(main).lower()} {shown(main, measure['value'])} on "
+        f"{measure['rows']:,} test rows it has not learned from (95 % interval "
+        f"{interval(main, measure)})."
     )
 
 
 def _ahead(ahead: Sequence[Json]) -> str:
     told = [
-        f"{100 * each['difference']['value']:.1f} points better than {each['name']} "
+        f"{100 * each['difference']['value']:.1f} points better than {called(each['name'])} "
         f"(95 % interval {signed(100 * each['difference']['low'])} to "
         f"{signed(100 * each['difference']['high'])})"
         for each in reversed(ahead)
@@ -69,11 +72,16 @@ def _verdict(verdict: Sequence[Json]) -> str:
     if failed:
         told = "; ".join(_failed(limit) for limit in failed)
         return f"{len(failed)} of {len(verdict)} limits {_fail(failed)}: {told}."
-    unsure = [title(limit["name"]) for limit in verdict if not limit["certain"]]
     held = "The one limit holds" if len(verdict) == 1 else f"All {len(verdict)} limits hold"
+    return f"{held}.{_unsure(verdict)}"
+
+
+def _unsure(verdict: Sequence[Json]) -> str:
+    unsure = [title(limit["name"]) for limit in verdict if not limit["certain"]]
     if not unsure:
-        return f"{held}."
-    return f"{held}, though not with certainty for {', '.join(unsure)}: the interval reaches over."
+        return ""
+    told = " and ".join(filter(None, [", ".join(unsure[:-1]), unsure[-1]]))
+    return f" Not certain for {told}: the limit lies inside the 95 % interval."
 
 
 def _fail(failed: Sequence[Json]) -> str:
@@ -82,4 +90,13 @@ def _fail(failed: Sequence[Json]) -> str:
 
 def _failed(limit: Json) -> str:
     name = limit["name"]
-    return f"{title(name)} is {shown(name, limit['value'])}, wanted {limit['limit']}"
+    return f"{title(name)} is {shown(name, limit['value'])}, wanted {wanted(name, limit['limit'])}"
+
+
+def called(baseline: str) -> str:
+    """A baseline's name in a sentence.
+
+    >>> called("majority class"), called("TF-IDF of words")
+    ('the majority class', 'TF-IDF of words')
+    """
+    return f"the {baseline}" if baseline[:1].islower() else baseline
