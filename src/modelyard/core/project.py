@@ -49,7 +49,7 @@ class Data(Section):
     split: Split = Field(default_factory=lambda: Split.model_validate({}))
     max_characters: int = Field(100_000, ge=1, description="a longer text is an error")
     near_duplicates: Literal["keep", "refuse"] = Field(
-        "keep", description="what to do with almost equal rows within one part"
+        "keep", description="what to do with almost equal rows"
     )
 
 
