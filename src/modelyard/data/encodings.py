@@ -159,7 +159,7 @@ def detected(sample: bytes) -> list[Encoding]:
     runs = re.findall(rb"[\x80-\xff]+", sample)
     high = sum(map(len, runs))
     if high < 1.5 * len(runs) and high < SPARSE * len(sample):
-        why = f"single accented letters, {high / len(sample):.0%} of the lines that have any"
+        why = "it has single accented letters among plain ones"
         return [Encoding(name, 0.8, why) for name in LATIN]
     return _by_language(sample)
 

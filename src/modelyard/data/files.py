@@ -222,7 +222,9 @@ def _refuse_other_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:
 
 class _CsvForm:
     def __init__(self, path: Path, delimiter: str = ","):
-        self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
+        self._file: IO[str] = path.open(
+            "w", encoding="utf-8", errors="backslashreplace", newline=""
+        )
         self._rows = csv.writer(self._file, delimiter=delimiter, lineterminator="\n")
         self._columns: list[str] = []
 
@@ -249,7 +251,7 @@ class _TsvForm(_CsvForm):
 
 class _JsonlForm:
     def __init__(self, path: Path):
-        self._file = path.open("w", encoding="utf-8", newline="\n")
+        self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def write(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -312,9 +314,9 @@ def _table(rows: Sequence[Row], schema: Any = None) -> Any:
 
     try:
         return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise SettingInvalid(
-            f"A column holds values of several types ({error}); write such rows as .jsonl."
+            f"A column holds values that Parquet cannot ({error}); write such rows as .jsonl."
         ) from None
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelyard.core.errors import RowsEmpty
-from modelyard.data.encodings import SAMPLE_BYTES, Encoding, choose, detected
+from modelyard.core.errors import RowsEmpty, RowsUnreadable
+from modelyard.data.encodings import REMEDY, Encoding, choose, detected, telling
 from modelyard.data.files import Record
 
 TEXT, LABEL, FILE = COLUMNS = ("text", "label", "file")
@@ -25,13 +25,21 @@ def encoding_of(files: list[Path], asked: str) -> Encoding:
     """The encoding of those files that are not UTF-8, or UTF-8 where there are none."""
     if asked != "auto":
         return choose(files[0], asked)
-    sample = bytearray()
-    for path in files:
-        content = path.read_bytes()
-        if not _is_utf8(content) and len(sample) < SAMPLE_BYTES:
-            sample += content + b"\n"
-    others = detected(bytes(sample)) if sample else []
-    return others[0] if others else Encoding("utf-8", 1.0, "every byte of every file decodes")
+    others = [path for path in files if not _is_utf8(path.read_bytes())]
+    if not others:
+        return Encoding("utf-8", 1.0, "every byte of every file decodes")
+    found = detected(telling(line for path in others for line in _lines(path)))
+    if not found:
+        raise RowsUnreadable(
+            f"{len(others):,} of {len(files):,} files are in an encoding that cannot be told, such "
+            f"as {others[0]}; {REMEDY}."
+        )
+    why = f"{len(others):,} of {len(files):,} files are not UTF-8; {found[0].why}"
+    return Encoding(found[0].name, found[0].confidence, why)
+
+
+def _lines(path: Path) -> list[bytes]:
+    return (path.read_bytes() + b"\n").splitlines(keepends=True)
 
 
 def records(folder: Path, files: list[Path], encoding: str) -> Iterator[Record]:

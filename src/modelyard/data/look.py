@@ -1,0 +1,172 @@
+"""The data report: what the rows are like, each number with what it was measured on."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from modelyard.core.intervals import wilson
+from modelyard.data.encodings import Encoding
+from modelyard.data.same import METHOD, Alike
+from modelyard.data.split import PARTS, TRAIN, Parted
+
+PERCENTILES = (5, 25, 50, 75, 95, 99)
+LANGUAGE_ROWS = 1000
+RARE = 0.01
+EXAMPLES = 5
+EXCERPT_CHARACTERS = 160
+MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The rows that were kept: N places, N labels, and N values for each input column."""
+
+    places: Sequence[str]
+    labels: Sequence[str]
+    inputs: Mapping[str, Sequence[Any]]
+
+    @property
+    def texts(self) -> list[str]:
+        """The N rows' input values as one text each."""
+        return ["\n".join(map(str, values)) for values in zip(*self.inputs.values(), strict=True)]
+
+
+def report(
+    kept: Kept, parted: Parted, alike: Sequence[Alike], refused: Mapping[str, int], seed: int
+) -> dict[str, Any]:
+    """What is told of prepared rows; `refused` counts refused rows by reason."""
+    rows, gone = len(kept.labels), sum(refused.values())
+    return {
+        "rows": {"read": rows + gone, "kept": rows, "refused": gone, "measured_on": "all rows"},
+        "refused": dict(sorted(refused.items())),
+        "split": _split(parted),
+        "classes": _classes(kept.labels, parted),
+        "labels_alike": labels_alike(kept.labels),
+        "characters": {
+            name: _lengths([len(str(value)) for value in values], parted)
+            for name, values in kept.inputs.items()
+        },
+        "near_duplicates": _near(kept, parted, alike),
+        "languages": languages(kept.texts, seed),
+    }
+
+
+def of_encoding(encoding: Encoding | None) -> dict[str, Any] | None:
+    """An encoding as JSON."""
+    return asdict(encoding) if encoding else None
+
+
+def _split(parted: Parted) -> dict[str, Any]:
+    counts = {name: int((parted.part == place).sum()) for place, name in enumerate(PARTS)}
+    return {
+        "way": parted.way,
+        "rows": counts,
+        "moved_to_training": len(parted.moved),
+        "groups_joined": parted.groups_joined,
+        "measured_on": f"{len(parted.part):,} kept rows",
+    }
+
+
+def _classes(labels: Sequence[str], parted: Parted) -> list[dict[str, Any]]:
+    """Rows of each class by part, the largest class first."""
+    counts: dict[str, Counter[str]] = {}
+    for label, place in zip(labels, parted.part, strict=True):
+        counts.setdefault(label, Counter())[PARTS[place]] += 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
+    return [
+        {"label": label, "rows": by.total(), "share": round(by.total() / len(labels), 4)}
+        | {part: by[part] for part in PARTS}
+        for label, by in ordered[:MOST_CLASSES]
+    ]
+
+
+def labels_alike(labels: Sequence[str]) -> list[list[str]]:
+    """Labels that differ only by case or white space.
+
+    >>> labels_alike(["Good", "good ", "bad"])
+    [['Good', 'good ']]
+    """
+    groups: dict[str, list[str]] = {}
+    for label in sorted(set(labels)):
+        groups.setdefault(" ".join(label.casefold().split()), []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _lengths(lengths: Sequence[int], parted: Parted) -> dict[str, Any]:
+    of_part = np.array(lengths)
+    return {name: _percentiles(of_part[parted.part == place]) for place, name in enumerate(PARTS)}
+
+
+def _percentiles(lengths: Any) -> dict[str, Any]:
+    if not len(lengths):
+        return {"rows": 0}
+    points = np.percentile(lengths, PERCENTILES)
+    return {
+        "rows": len(lengths),
+        "mean": round(float(lengths.mean()), 1),
+        **{f"p{p}": round(float(v), 1) for p, v in zip(PERCENTILES, points, strict=True)},
+        "max": int(lengths.max()),
+    }
+
+
+def _near(kept: Kept, parted: Parted, alike: Sequence[Alike]) -> dict[str, Any]:
+    """Rows almost equal to an earlier one, and how many of them stand across parts."""
+    leader = {each.index: each.first for each in alike}
+    trained = {leader.get(i, i) for i, place in enumerate(parted.part) if place == TRAIN}
+    like_training = [
+        PARTS[place]
+        for i, place in enumerate(parted.part)
+        if place != TRAIN and leader.get(i, i) in trained
+    ]
+    return {
+        "method": METHOD,
+        "measured_on": f"{len(kept.labels):,} kept rows",
+        "rows": len(alike),
+        "other_label": sum(kept.labels[e.index] != kept.labels[e.first] for e in alike),
+        "like_a_training_row": {part: like_training.count(part) for part in PARTS[1:]},
+        "examples": [_example(kept, each) for each in _telling(alike)],
+    }
+
+
+def _telling(alike: Sequence[Alike]) -> list[Alike]:
+    """The least alike are those a person should judge."""
+    return sorted(alike, key=lambda each: (each.similarity, each.index))[:EXAMPLES]
+
+
+def _example(kept: Kept, each: Alike) -> dict[str, Any]:
+    texts = (
+        "\n".join(str(values[index]) for values in kept.inputs.values())[:EXCERPT_CHARACTERS]
+        for index in (each.first, each.index)
+    )
+    return {
+        "places": [kept.places[each.first], kept.places[each.index]],
+        "texts": list(texts),
+        "similarity": round(each.similarity, 3),
+    }
+
+
+def languages(texts: Sequence[str], seed: int) -> dict[str, Any]:
+    """The languages of a sample of texts, each share with its 95 % interval.
+
+    A language is told for each text alone, so short texts are sometimes taken for another one;
+    languages of less than one text in a hundred are told together as "other".
+    """
+    from py3langid import classify
+
+    size = min(LANGUAGE_ROWS, len(texts))
+    drawn = np.random.default_rng(seed).choice(len(texts), size=size, replace=False)
+    found = Counter(classify(texts[i][:2000])[0] for i in sorted(drawn))
+    rare = {name: rows for name, rows in found.items() if rows < RARE * size}
+    found = Counter({name: rows for name, rows in found.items() if name not in rare})
+    found["other"] = sum(rare.values())
+    shares = [
+        {"language": language, "rows": rows, "share": round(rows / size, 4)}
+        | dict(zip(("low", "high"), (round(end, 4) for end in wilson(rows, size)), strict=True))
+        for language, rows in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        if rows
+    ]
+    measured_on = f"{size:,} of {len(texts):,} kept rows, drawn at random"
+    return {"measured_on": measured_on, "shares": shares}

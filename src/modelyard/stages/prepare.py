@@ -1,0 +1,287 @@
+"""Prepare: rows read, judged, looked at and parted into training, validation and test."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelyard import inputs, targets
+from modelyard.core.artefacts import Dataset
+from modelyard.core.errors import RowsEmpty, SettingInvalid, TextTooLong
+from modelyard.core.events import Decided, Events, Noted, Warned
+from modelyard.core.project import Project
+from modelyard.core.stages import Estimate, RowFacts, stage
+from modelyard.core.store import Draft
+from modelyard.data import look, same
+from modelyard.data.files import Record
+from modelyard.data.source import Rows, columns_wanted, read, source_digest
+from modelyard.data.split import PARTS, Parted, split
+
+ROW = "_row"
+
+
+@dataclass
+class Sorted:
+    """Records that are kept, with their labels, and what is said of each that is not."""
+
+    rows: Rows
+    kept: list[Record] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    refused: list[tuple[Record, str, str]] = field(default_factory=list)
+    """Record, kind of reason, reason."""
+
+    def refuse(self, reasons: Mapping[int, tuple[str, str]]) -> None:
+        """Move kept records, by index, to the refused ones."""
+        kept, labels = self.kept, self.labels
+        self.refused += [(kept[index], *reason) for index, reason in sorted(reasons.items())]
+        self.kept = [each for index, each in enumerate(kept) if index not in reasons]
+        self.labels = [each for index, each in enumerate(labels) if index not in reasons]
+
+    def places(self) -> list[str]:
+        """Where each kept record stands in the source."""
+        return [self.rows.place(record) for record in self.kept]
+
+
+def causes(project: Project) -> dict[str, str]:
+    """What the rows are."""
+    return {"rows": source_digest(project)}
+
+
+def estimate(project: Project, facts: RowFacts) -> Estimate:
+    """Most of the time goes to near duplicates, most of the memory to their shingles."""
+    characters = facts.rows * facts.mean_characters
+    return Estimate(
+        seconds=2 + 0.00012 * facts.rows + 1.2e-6 * characters,
+        memory_bytes=int(250_000_000 + 6_000 * facts.rows + 60 * characters),
+        disk_bytes=int(2 * characters + 100 * facts.rows),
+    )
+
+
+@stage(
+    "prepare",
+    version="1",
+    reads=("data", "inputs", "target"),
+    gives=Dataset,
+    causes=causes,
+    estimate=estimate,
+)
+def prepare(project: Project, draft: Draft, events: Events) -> None:
+    """Write the parts, data-report.json, and refused.jsonl with what was left out and why."""
+    _refuse_names(project)
+    rows = read(project, events)
+    found = _judged(project, rows)
+    _refuse_same(project, found)
+    _require_rows(found)
+    targets.find(project.target.kind).check(found.labels)
+    alike = _near(project, found, events)
+    parted = _parted(project, found)
+    kept = look.Kept(found.places(), found.labels, _values(project, found.kept))
+    counts = Counter(kind for _, kind, _ in found.refused)
+    report = look.report(kept, parted, alike, counts, project.data.split.seed)
+    report["source"] = {
+        "name": project.data.rows,
+        "columns": rows.columns,
+        "encoding": look.of_encoding(rows.encoding),
+    }
+    _write(project, draft.out, found, parted, report)
+    _tell(report, found, parted, events)
+
+
+def _refuse_names(project: Project) -> None:
+    target = project.target.column
+    if target in project.inputs:
+        raise SettingInvalid(
+            f"The column {target!r} is both an input and the target; take it out of [inputs]."
+        )
+    if ROW in (*project.inputs, target):
+        raise SettingInvalid(f"The column name {ROW!r} is taken; give the column another name.")
+
+
+def _judged(project: Project, rows: Rows) -> Sorted:
+    """Each record by itself: usable, or refused with a reason."""
+    found = Sorted(rows)
+    for record in rows.records:
+        reason = _reason(project, rows, record)
+        if reason:
+            found.refused.append((record, *reason))
+        else:
+            found.kept.append(record)
+            found.labels.append(str(record.values[project.target.column]))
+    return found
+
+
+def _reason(project: Project, rows: Rows, record: Record) -> tuple[str, str] | None:
+    """What is wrong with a record, as (kind, sentence), or None."""
+    if record.problem:
+        return "unreadable", record.problem
+    for name in project.inputs:
+        if reason := _input_reason(project, rows, record, name):
+            return reason
+    for name in columns_wanted(project):
+        if _is_missing(record.values.get(name)):
+            return "missing value", f"column {name!r} has no value"
+    if not _is_single(label := record.values[project.target.column]):
+        return "wrong label", f"column {project.target.column!r} holds {type(label).__name__}"
+    return None
+
+
+def _input_reason(
+    project: Project, rows: Rows, record: Record, name: str
+) -> tuple[str, str] | None:
+    value = record.values.get(name)
+    if _is_missing(value):
+        return "empty", f"column {name!r} is empty"
+    if isinstance(value, str) and len(value) > project.data.max_characters:
+        raise _too_long(project, rows, record, name)
+    problem = inputs.find(project.inputs[name].kind).check(value)
+    return ("wrong input", f"column {name!r}: {problem}") if problem else None
+
+
+def _is_missing(value: Any) -> bool:
+    """Nothing, white space alone, or not a number."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def _is_single(label: Any) -> bool:
+    """Whether a label is one value, and one that can be written."""
+    if isinstance(label, dict | list | bytes):
+        return False
+    return str(label).encode("utf-8", "ignore").decode() == str(label)
+
+
+def _too_long(project: Project, rows: Rows, record: Record, name: str) -> TextTooLong:
+    length, limit = len(record.values[name]), project.data.max_characters
+    return TextTooLong(
+        f"{project.data.rows}, {rows.place(record)}: the text in {name!r} has {length:,} "
+        f"characters and the limit is {limit:,}; shorten it, or raise data.max_characters."
+    )
+
+
+def _refuse_same(project: Project, found: Sorted) -> None:
+    """Refuse contradictory rows, all of them, and of exact duplicates all but the first."""
+    places = found.places()
+    texts = _texts(project, found.kept)
+    keys = list(map(same.normalised, texts))
+    against = same.contradictory(keys, found.labels)
+    exact = same.duplicates([text.strip() for text in texts], found.labels)
+    reasons = {index: ("duplicate", f"duplicate of {places[i]}") for index, i in exact.items()}
+    reasons |= {
+        index: ("contradictory", f"the same text as {places[i]}, which has another label")
+        for index, i in against.items()
+    }
+    found.refuse(reasons)
+
+
+def _require_rows(found: Sorted) -> None:
+    if found.kept:
+        return
+    kinds = Counter(kind for _, kind, _ in found.refused)
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    record, _, reason = found.refused[0]
+    raise RowsEmpty(
+        f"None of the {len(found.refused):,} rows of {found.rows.name} can be used ({told}; "
+        f"{found.rows.place(record)}: {reason}); mend the rows, or name other columns."
+    )
+
+
+def _near(project: Project, found: Sorted, events: Events) -> list[same.Alike]:
+    """Near duplicates, refused where the project says so."""
+    keys = [same.normalised(text) for text in _texts(project, found.kept)]
+    alike = same.almost_equal(keys, events)
+    if project.data.near_duplicates == "keep":
+        return alike
+    places = found.places()
+    reasons = {
+        each.index: ("near duplicate", f"{each.similarity:.2f} like {places[each.first]}")
+        for each in alike
+    }
+    found.refuse(reasons)
+    return []
+
+
+def _parted(project: Project, found: Sorted) -> Parted:
+    settings = project.data.split
+    name = settings.by or settings.group or settings.time
+    column = [record.values[name] for record in found.kept] if name else None
+    keys = [same.normalised(text) for text in _texts(project, found.kept)]
+    return split(found.labels, keys, settings, column)
+
+
+def _texts(project: Project, records: Sequence[Record]) -> list[str]:
+    """The input values of each record as one text."""
+    return ["\n".join(str(r.values[name]) for name in project.inputs) for r in records]
+
+
+def _values(project: Project, records: Sequence[Record]) -> dict[str, list[Any]]:
+    return {name: [record.values[name] for record in records] for name in project.inputs}
+
+
+def _write(
+    project: Project, out: Path, found: Sorted, parted: Parted, report: Mapping[str, Any]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = [record.number for record in found.kept]
+    columns = {ROW: numbers, **_values(project, found.kept), project.target.column: found.labels}
+    table = pa.table(columns)
+    for place, name in enumerate(PARTS):
+        pq.write_table(table.filter(pa.array(parted.part == place)), out / f"{name}.parquet")
+    text = json.dumps(report, ensure_ascii=False, indent=1)
+    (out / "data-report.json").write_text(text, encoding="utf-8")
+    _write_refused(project, out / "refused.jsonl", found)
+
+
+def _write_refused(project: Project, file: Path, found: Sorted) -> None:
+    wanted = columns_wanted(project)
+    # half a surrogate pair becomes its escape, which is how JSON writes it
+    with file.open("w", encoding="utf-8", errors="backslashreplace") as lines:
+        for record, kind, reason in sorted(found.refused, key=lambda each: each[0].number):
+            values = record.values
+            if not record.problem:
+                values = {name: values.get(name) for name in wanted}
+            told = {"row": record.number, "place": found.rows.place(record), "kind": kind}
+            told |= {"reason": reason, "values": values}
+            lines.write(json.dumps(told, ensure_ascii=False, default=str) + "\n")
+
+
+def _tell(report: Mapping[str, Any], found: Sorted, parted: Parted, events: Events) -> None:
+    rows, by_kind = report["rows"], report["refused"]
+    told = ", ".join(f"{count:,} {kind}" for kind, count in by_kind.items())
+    refused = f"{rows['refused']:,} refused ({told}; see refused.jsonl)" if told else "none refused"
+    events(Noted(f"{rows['read']:,} rows read, {refused}."))
+    counts = ", ".join(f"{count:,} {part}" for part, count in report["split"]["rows"].items())
+    events(Decided("split", counts, parted.way))
+    if parted.moved:
+        events(
+            Noted(
+                f"{len(parted.moved):,} rows were moved to training, where an equal text stands "
+                "(but for case, width or white space)."
+            )
+        )
+    _warn(report, found, parted, events)
+
+
+def _warn(report: Mapping[str, Any], found: Sorted, parted: Parted, events: Events) -> None:
+    near = report["near_duplicates"]
+    like = near["like_a_training_row"]
+    if any(like.values()):
+        events(
+            Warned(
+                f"{like['validation']:,} validation and {like['test']:,} test rows are almost "
+                'equal to a training row; data.near_duplicates = "refuse" leaves them out.'
+            )
+        )
+    for names in report["labels_alike"]:
+        events(Warned(f"The labels {names} differ only by case or white space; is one meant?"))
+    trained = {label for label, part in zip(found.labels, parted.part, strict=True) if not part}
+    unseen = [label for label in found.labels if label not in trained]
+    if unseen:
+        events(
+            Warned(
+                f"{len(unseen):,} rows outside training have a label that no training row has "
+                f"({', '.join(map(repr, sorted(set(unseen))[:5]))})."
+            )
+        )
