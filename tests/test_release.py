@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tests.test_audit import WORDS, graph, make_dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from modelyard.checks.latency import latency
@@ -26,7 +27,6 @@ from modelyard.runtime import seal, signing_key
 from modelyard.stages.audit import audit
 from modelyard.stages.papers.facts import without_secrets
 from modelyard.stages.release import release
-from test_audit import WORDS, graph, make_dataset
 
 LABELS = ["差评", "好评"]
 SECRET = "只有我家才有的一句影评"

@@ -178,6 +178,9 @@ def test_a_linked_folder_and_a_linked_signature_are_refused(release, tmp_path):
     (release / "model.sig").rename(tmp_path / "model.sig")
     (release / "model.sig").symlink_to(tmp_path / "model.sig")
     refused(release, "model.sig")
+    (release / "model.sig").unlink()
+    os.mkfifo(release / "model.sig")  # would hang if it were opened
+    refused(release, "model.sig")
 
 
 def test_folders_pipes_and_sockets_are_refused(release, monkeypatch):

@@ -110,8 +110,11 @@ def _licence_of(package: str) -> str:
         about = metadata(package)
     except PackageNotFoundError:
         return ""
+    named = [c for c in about.get_all("Classifier", []) if c.startswith("License :: ")]
     told = about.get("License-Expression") or about.get("License") or ""
-    return told if len(told) < 100 else ""  # some packages put the whole text there
+    if not 0 < len(told) < 100:  # some packages put the whole text there
+        told = named[0].rpartition(" :: ")[2] if named else ""
+    return str(told)
 
 
 def _licences(name: str) -> "Iterable[License]":

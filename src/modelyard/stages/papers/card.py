@@ -121,7 +121,7 @@ def _evaluation(facts: Facts) -> str:
         [
             title(each["name"]),
             shown(each["name"], each["value"]),
-            interval(each["name"], each),
+            interval(each["name"], each) if each["rows"] else "",
             *(_of_baseline(baseline, each["name"]) for baseline in baselines),
             f"{each['rows']:,}" if each["rows"] else "",
         ]
@@ -130,10 +130,14 @@ def _evaluation(facts: Facts) -> str:
     text = (
         "## Evaluation\n\n"
         f"Measured with `{facts.spec.graph}` on the test part ({report['rows']['test']:,} rows it "
-        "has not learned from), beside plain baselines that learned from the same rows. "
-        "`report.html` shows more.\n\n" + _table(head, rows)
+        "has not learned from), beside plain baselines that learned from the same rows; speed on "
+        f"{_machine(report['made']['machine'])}. `report.html` shows more.\n\n" + _table(head, rows)
     )
     return "\n\n".join(filter(None, [text, _by_class(report), _verdict(report["verdict"])]))
+
+
+def _machine(machine: Json) -> str:
+    return _plain(f"{machine['processor']}, {machine['cores']} cores, {machine['system']}")
 
 
 def _of_baseline(baseline: Json, name: str) -> str:
