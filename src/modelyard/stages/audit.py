@@ -186,12 +186,14 @@ def _report(
 ) -> dict[str, Any]:
     """Everything the report says, as plain JSON."""
     measures = [*(measure for each in findings for measure in each.measures), _size(model)]
+    data = _optional(dataset, "data-report.json")
     found = {
         **_about(dataset, model),
+        "language": data["languages"]["shares"][0]["language"] if data else None,
         "verdict": limits.verdict(project.accept, {each.name: each for each in measures}),
         "measures": [measure.to_json() for measure in measures],
         **{name: details for each in findings for name, details in each.details.items()},
-        "data": _optional(dataset, "data-report.json"),
+        "data": data,
         "training": _optional(model, "training.json"),
         "compression": _optional(model, "compress.json"),
     }
@@ -208,6 +210,11 @@ def _about(dataset: Dataset, model: Model) -> dict[str, Any]:
         "target": {"column": spec.target.column, "kind": spec.target.kind},
         "main": targets.find(spec.target.kind).main,
         "made": {**environment(), "date": datetime.now(UTC).strftime("%Y-%m-%d")},
+        "made_from": {
+            name: artefact.manifest.digest
+            for name, artefact in (("dataset", dataset), ("model", model))
+            if artefact.manifest
+        },
         "rows": rows,
     }
 

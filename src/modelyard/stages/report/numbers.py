@@ -88,14 +88,14 @@ def signed(value: float) -> str:
 
 
 def significant(value: float) -> str:
-    """About three significant digits, and no exponent.
+    """Two or three significant digits, and no exponent.
 
-    >>> significant(0.0421), significant(7.333), significant(123.4), significant(22_912)
-    ('0.042', '7.3', '123', '22,912')
+    >>> significant(0.0421), significant(0.2), significant(7.333), significant(22_912)
+    ('0.042', '0.20', '7.3', '22,912')
     """
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    return f"{value:#.2g}" if 1e-4 <= value < 1 else f"{value:.1f}"
 
 
 def tick(name: str, value: float, axis: Axis) -> str:
