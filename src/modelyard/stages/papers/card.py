@@ -187,15 +187,25 @@ def _calibration(facts: Facts) -> str:
 
 
 def _training(facts: Facts) -> str:
-    rows, split = facts.report["rows"], facts.project["data"]["split"]
+    rows, data = facts.report["rows"], facts.report["data"]
     counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
-    way = next((f"by {way} `{split[way]}`" for way in ("group", "time", "by") if way in split), "")
+    way = f", {_plain(data['split']['way'])}" if data else ""
+    seed = facts.project["data"]["split"]["seed"]
     return (
         "## Training data\n\n"
-        f"{sum(rows.values()):,} rows of `{_plain(facts.project['data']['rows'])}`, split "
-        f"{way or 'with equal shares of each answer'} (seed {split['seed']}): {counts}. The rows "
-        "are not part of this folder. `lineage.json` has the digests of everything it was made "
-        "from."
+        f"{sum(rows.values()):,} rows of `{_plain(facts.project['data']['rows'])}`{way} "
+        f"(seed {seed}): {counts}.{_duplicates(data) if data else ''} The rows are not part of "
+        "this folder. `lineage.json` has the digests of everything it was made from."
+    )
+
+
+def _duplicates(data: Json) -> str:
+    refused = ", ".join(f"{count:,} {_plain(why)}" for why, count in data["refused"].items())
+    near = data["near_duplicates"]
+    return (
+        f" Of {data['rows']['read']:,} rows read, {data['rows']['refused']:,} were refused"
+        f"{f' ({refused})' if refused else ''}. {near['rows']:,} of those kept are almost equal to "
+        f"another, and {near['like_a_training_row']['test']:,} test rows to a training row."
     )
 
 
@@ -208,8 +218,13 @@ def _limits(facts: Facts) -> str:
         "inputs made to mislead it.\n"
         f"- The figures are of `{facts.spec.graph}`, which `modelyard serve` runs. "
         "`model.safetensors`, which transformers loads, has the weights in full precision, and "
-        "its answers can differ slightly."
+        f"its answers can differ slightly.{_chosen(facts.compression)}"
     )
+
+
+def _chosen(compression: Json) -> str:
+    why = f": {_plain(compression['why'])}" if compression.get("why") else ""
+    return f" Its form is {_plain(compression['choice'])}{why}." if "choice" in compression else ""
 
 
 def _how_to_run(facts: Facts, signer: str) -> str:

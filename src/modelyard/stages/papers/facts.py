@@ -10,6 +10,8 @@ from modelyard.stages.report.sentences import headline
 Json = dict[str, Any]
 # What a network's class in transformers is for on the Hugging Face Hub.
 PIPELINES = {"ForSequenceClassification": "text-classification"}
+COMMON = 0.1
+"""The share of rows from which a language counts as one of the rows'; guesses are rarer."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Facts:
     @property
     def languages(self) -> list[str]:
         """The languages of the rows, as ISO 639 codes; of the backbone, where those are unknown."""
-        return list(self.backbone.get("languages", ()))
+        told = (self.report["data"] or {}).get("languages", {}).get("shares", [])
+        common = [str(each["language"]) for each in told if each["share"] >= COMMON]
+        return [each for each in common if each != "other"] or list(self.backbone["languages"])
 
     @property
     def labels(self) -> list[str]:
@@ -92,4 +96,11 @@ def public_report(report: Json, spec: ModelSpec) -> Json:
     if mistakes := report.get("mistakes"):
         listed = [{**each, "inputs": {}} for each in mistakes["listed"]]
         public["mistakes"] = {**mistakes, "listed": listed}
+    if data := report.get("data"):
+        name = without_secrets(data["source"]["name"])
+        public["data"] = {
+            **data,
+            "source": {**data["source"], "name": name},
+            "near_duplicates": {**data["near_duplicates"], "examples": []},
+        }
     return {**public, "headline": headline(public)}
