@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from tests.service_host import COLUMN, info_of, open_runtime, served, slowed, write_release
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
-from service_host import COLUMN, info_of, open_runtime, served, slowed, write_release
 
 PREDICT = "/v1/models/tiny/predict"
 INFER = "/v2/models/tiny/infer"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.service_host import COLUMN, info_of, open_runtime, process, served, slowed, write_release
 
 from modelyard.core.errors import ServiceBusy
 from modelyard.core.project import Serve
@@ -22,7 +23,6 @@ from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.runtime import Runtime
 from modelyard.service.batcher import Batcher
 from modelyard.service.metrics import Metrics
-from service_host import COLUMN, info_of, open_runtime, process, served, slowed, write_release
 
 PREDICT = "/v1/models/tiny/predict"
 LIMITS = Serve(max_rows=64)

@@ -24,7 +24,7 @@ TYPES = {
     "js": "text/javascript",
     "svg": "image/svg+xml",
 }
-ASSETS = ("docs.js", "look.css", "mark.svg", "try.css", "try.js", "words.js")
+ASSETS = ("docs.css", "docs.js", "look.css", "mark.svg", "try.css", "try.js", "words.js")
 
 
 def router(release: ReleaseInfo, limits: Serve) -> APIRouter:

@@ -1,1 +1,235 @@
+import { number, percent, translate, words } from "./words.js";
 
+const TOP = 10;
+const at = (id) => document.getElementById(id);
+const mac = /Mac|iPhone|iPad/.test(navigator.platform);
+let release;
+let busy = false;
+let edits = 0;
+
+// What stands before anything is typed
+
+async function start() {
+  translate(document);
+  at("keys").textContent = mac ? words.macKeys : words.keys;
+  release = await (await fetch("/assets/release.json")).json();
+  document.title = `${release.name} · Modelyard`;
+  at("name").textContent = release.name;
+  at("lede").textContent = release.description;
+  at("lede").hidden = !release.description;
+  at("about").textContent = about();
+  at("report").hidden = !release.report;
+  at("fields").replaceChildren(...release.inputs.map(field));
+  showExamples();
+  showCurl();
+  at("fields").querySelector("textarea").focus();
+}
+
+function about() {
+  const facts = [words.version(release.version)];
+  if (release.labels.length) facts.push(words.answersWith(number(release.labels.length)));
+  return facts.join(" · ");
+}
+
+function field(input, place) {
+  const label = element("label", { htmlFor: `field-${place}`, textContent: input.name });
+  const left = element("span", { className: "small muted", id: `left-${place}` });
+  const area = element("textarea", { id: `field-${place}`, rows: 3, autocomplete: "off" });
+  area.dataset.column = input.name;
+  area.setAttribute("aria-describedby", left.id);
+  area.placeholder = String(release.example[input.name] ?? "");
+  area.addEventListener("input", () => edited(area, left));
+  area.addEventListener("keydown", sendByKey);
+  const name = element("div", { className: "name" }, label, left);
+  return element("div", { className: "field" }, name, area);
+}
+
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function showExamples() {
+  at("examples").hidden = !release.examples.length;
+  for (const row of release.examples) {
+    const text = Object.values(row).join(" · ");
+    const button = element("button", { type: "button", textContent: text, title: text });
+    button.addEventListener("click", () => useExample(row));
+    at("examples").append(button);
+  }
+}
+
+function useExample(row) {
+  for (const area of areas()) {
+    area.value = row[area.dataset.column] ?? "";
+    area.dispatchEvent(new Event("input"));
+  }
+  send();
+}
+
+// Typing
+
+const areas = () => [...at("fields").querySelectorAll("textarea")];
+const length = (text) => [...text].length;
+
+function row() {
+  return Object.fromEntries(areas().map((area) => [area.dataset.column, area.value]));
+}
+
+function edited(area, left) {
+  edits += 1;
+  area.removeAttribute("aria-invalid");
+  const most = release.limits.max_characters;
+  const spare = most - length(area.value);
+  left.textContent = spare < 0 ? words.over(number(-spare)) : spare < most / 10 ? words.left(number(spare)) : "";
+  at("answer").classList.add("stale");
+  accept();
+  showCurl();
+}
+
+function sendByKey(event) {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) {
+    event.preventDefault();
+    send();
+  }
+}
+
+function path() {
+  return `/v1/models/${encodeURIComponent(release.name)}/predict`;
+}
+
+function showCurl() {
+  const filled = areas().some((area) => area.value.trim());
+  const body = JSON.stringify({ rows: [filled ? row() : release.example] });
+  const quoted = `'${body.replaceAll("'", String.raw`'\''`)}'`;
+  at("curl").textContent =
+    `curl ${location.origin}${path()} \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted}`;
+}
+
+// Asking
+
+async function send() {
+  if (busy || !complete()) return;
+  const sent = edits;
+  working(true);
+  const begun = performance.now();
+  try {
+    const reply = await fetch(path(), {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ rows: [row()] }),
+    });
+    const body = await reply.json();
+    if (reply.ok) show(body, performance.now() - begun, sent);
+    else refuse(reason(reply, body), body.detail);
+  } catch {
+    refuse(words.offline);
+  } finally {
+    working(false);
+  }
+}
+
+function complete() {
+  for (const area of areas()) {
+    const most = release.limits.max_characters;
+    const problem = !area.value.trim()
+      ? words.empty(area.dataset.column)
+      : length(area.value) > most && words.tooLong(number(most));
+    if (problem) {
+      area.setAttribute("aria-invalid", "true");
+      area.focus();
+      refuse(problem);
+      return false;
+    }
+  }
+  return true;
+}
+
+function working(now) {
+  busy = now;
+  at("send").setAttribute("aria-disabled", String(now));
+  at("send").textContent = now ? words.sending : words.send;
+}
+
+function reason(reply, body) {
+  if (reply.status === 503) return words.busy(reply.headers.get("Retry-After") ?? 1);
+  if (reply.status >= 500) return words.failed;
+  return words.refused;
+}
+
+function refuse(sentence, detail) {
+  at("answer").hidden = true;
+  const parts = [element("p", { textContent: sentence })];
+  if (detail) parts.push(element("p", { className: "small detail", textContent: detail, lang: "en" }));
+  at("refused").replaceChildren(...parts);
+  at("refused").className = "refused";
+}
+
+function accept() {
+  at("refused").replaceChildren();
+  at("refused").className = "";
+}
+
+// Answering
+
+function show(body, ms, sent) {
+  const [answer] = body.predictions;
+  accept();
+  at("answer").hidden = false;
+  at("answer").classList.toggle("stale", sent !== edits);
+  at("facts").textContent = words.facts(number(Math.max(1, Math.round(ms))), number(body.usage.tokens));
+  at("raw").hidden = Boolean(answer.scores);
+  at("bars").replaceChildren();
+  if (answer.scores) showScores(answer);
+  else at("raw").textContent = JSON.stringify(answer, null, 2);
+}
+
+function showScores(answer) {
+  const ranked = Object.entries(answer.scores).sort((a, b) => b[1] - a[1]);
+  at("label").textContent = answer.label;
+  at("said").textContent = words.said(answer.label, percent(answer.score));
+  at("more").hidden = ranked.length <= TOP;
+  showBars(ranked, answer.label, ranked.length <= TOP);
+}
+
+function showBars(ranked, best, whole) {
+  const shown = whole ? ranked : ranked.slice(0, TOP);
+  at("bars").replaceChildren(...shown.map(([label, score]) => bar(label, score, label === best)));
+  at("all").textContent = whole ? words.fewer(TOP) : words.all(number(ranked.length));
+  at("all").onclick = () => showBars(ranked, best, !whole);
+}
+
+function bar(label, score, best) {
+  const filled = element("i", {});
+  filled.style.width = `${score * 100}%`;
+  const track = element("span", { className: "bar", ariaHidden: "true" }, filled);
+  return element(
+    "li",
+    { className: best ? "best" : "" },
+    element("span", { className: "of", textContent: label }),
+    element("span", { className: "percent", textContent: percent(score) }),
+    track,
+  );
+}
+
+async function copy() {
+  const text = at("curl").textContent;
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else copyBySelection();
+  at("copy").textContent = words.copied;
+  setTimeout(() => (at("copy").textContent = words.copy), 1500);
+}
+
+// Where the page came over plain HTTP from another machine there is no clipboard object.
+function copyBySelection() {
+  getSelection().selectAllChildren(at("curl"));
+  document.execCommand("copy");
+}
+
+at("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  send();
+});
+at("copy").addEventListener("click", copy);
+start();

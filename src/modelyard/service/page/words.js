@@ -1,1 +1,93 @@
+// What the page says, in the browser's language.
+const WORDS = {
+  en: {
+    tryIt: "Try it",
+    report: "Report",
+    apiTitle: "API",
+    download: "Everything here, for programs",
+    body: "Body",
+    headers: "Headers and path",
+    example: "Example",
+    schema: "Schema",
+    replies: "Replies",
+    required: "required",
+    docs: "API docs",
+    examples: "Examples",
+    send: "Predict",
+    sending: "Predicting…",
+    keys: "Ctrl + Enter",
+    macKeys: "⌘ + Return",
+    call: "The same call from a terminal",
+    copy: "Copy",
+    copied: "Copied",
+    version: (v) => `Version ${v}`,
+    answersWith: (n) => `one of ${n} labels`,
+    left: (n) => `${n} characters left`,
+    over: (n) => `${n} characters too many`,
+    facts: (ms, tokens) => `${ms} ms · ${tokens} ${tokens === 1 ? "token" : "tokens"}`,
+    all: (n) => `Show all ${n}`,
+    fewer: (n) => `Show the top ${n}`,
+    said: (label, percent) => `${label}, ${percent}`,
+    refused: "No answer",
+    empty: (name) => `Type something into “${name}” first.`,
+    tooLong: (most) => `The text is too long; at most ${most} characters can be read.`,
+    busy: (s) => `The service is busy; try again in ${s} s.`,
+    offline: "The service does not answer; is it still running?",
+    failed: "The service failed at this request; its log says why.",
+  },
+  zh: {
+    tryIt: "试一试",
+    report: "评估报告",
+    apiTitle: "接口",
+    download: "本页内容的机器可读版本",
+    body: "请求体",
+    headers: "请求头与路径",
+    example: "示例",
+    schema: "模式",
+    replies: "响应",
+    required: "必填",
+    docs: "接口文档",
+    examples: "示例",
+    send: "预测",
+    sending: "正在预测…",
+    keys: "Ctrl + Enter",
+    macKeys: "⌘ + Return",
+    call: "在终端里调用同一接口",
+    copy: "复制",
+    copied: "已复制",
+    version: (v) => `版本 ${v}`,
+    answersWith: (n) => `${n} 选 1`,
+    left: (n) => `还可输入 ${n} 个字符`,
+    over: (n) => `超出 ${n} 个字符`,
+    facts: (ms, tokens) => `${ms} 毫秒 · ${tokens} 个词元`,
+    all: (n) => `显示全部 ${n} 个`,
+    fewer: (n) => `只显示前 ${n} 个`,
+    said: (label, percent) => `${label}，${percent}`,
+    refused: "没有结果",
+    empty: (name) => `请先在“${name}”中输入内容。`,
+    tooLong: (most) => `文本太长，最多可读 ${most} 个字符。`,
+    busy: (s) => `服务繁忙，请在 ${s} 秒后重试。`,
+    offline: "服务没有响应，它还在运行吗？",
+    failed: "服务处理这次请求时出错，原因见服务日志。",
+  },
+};
 
+export const language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+export const words = WORDS[language];
+
+// Numbers as the language writes them.
+export const number = (value) => new Intl.NumberFormat(language).format(value);
+
+// A share as a percentage; one that is not quite 0 or 1 does not look so.
+export function percent(share) {
+  const unit = language === "zh" ? "%" : "\u202f%";
+  if (share > 0 && share < 0.001) return `< 0.1${unit}`;
+  if (share < 1 && share > 0.999) return `> 99.9${unit}`;
+  return `${(share * 100).toFixed(1)}${unit}`;
+}
+
+// Put the words in place of those the page came with.
+export function translate(root) {
+  document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+  for (const each of root.querySelectorAll("[data-word]")) each.textContent = words[each.dataset.word];
+}
