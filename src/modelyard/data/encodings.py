@@ -44,7 +44,7 @@ def choose(path: Path, asked: str = "auto") -> Encoding:
         return _named(path, asked)
     with path.open("rb") as file:
         head = file.read(BLOCK_BYTES)
-    found = _marked(head) or _without_mark(head)
+    found = marked(head) or _without_mark(head)
     if found is None and first_bad_byte(path, "utf-8") is None:
         found = Encoding("utf-8", 1.0, "every byte decodes")
     if looks_binary(head, found):
@@ -63,7 +63,8 @@ def looks_binary(head: bytes, found: Encoding | None) -> bool:
     return controls > 0.02 * len(head)
 
 
-def _marked(head: bytes) -> Encoding | None:
+def marked(head: bytes) -> Encoding | None:
+    """The encoding whose byte order mark bytes begin with."""
     for mark, name in MARKS.items():
         if head.startswith(mark):
             return Encoding(name, 1.0, "the file begins with its byte order mark")

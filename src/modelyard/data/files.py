@@ -22,6 +22,8 @@ Row = Mapping[str, Any]
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SUFFIXES = ".csv, .tsv, .jsonl, .ndjson or .parquet"
 PENDING_BATCHES = 16
+ALL_FIELDS, LINE = UNNAMED = ("(all fields)", "(line)")
+"""Where a record with a problem keeps what has no column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _csv_record(number: int, header: list[str], fields: list[str]) -> Record:
     values = dict(zip(header, fields, strict=False))
     if len(fields) < len(header) or any(fields[len(header) :]):
         problem = f"it has {len(fields)} fields where the header has {len(header)}"
-        return Record(number, values | {"(all fields)": fields}, problem)
+        return Record(number, values | {ALL_FIELDS: fields}, problem)
     return Record(number, values)
 
 
@@ -151,10 +153,10 @@ def _jsonl_record(number: int, line: str) -> Record:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        return Record(number, {"(line)": line[:1000]}, f"it is not JSON ({reason})")
+        return Record(number, {LINE: line[:1000]}, f"it is not JSON ({reason})")
     if not isinstance(values, dict):
         found = type(values).__name__
-        return Record(number, {"(line)": line[:1000]}, f"it is a JSON {found}, not an object")
+        return Record(number, {LINE: line[:1000]}, f"it is a JSON {found}, not an object")
     return Record(number, values)
 
 

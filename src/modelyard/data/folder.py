@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelyard.core.errors import RowsEmpty, RowsUnreadable
-from modelyard.data.encodings import REMEDY, Encoding, choose, detected, telling
+from modelyard.data.encodings import REMEDY, Encoding, choose, detected, marked, telling
 from modelyard.data.files import Record
 
 TEXT, LABEL, FILE = COLUMNS = ("text", "label", "file")
@@ -22,10 +22,14 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def encoding_of(files: list[Path], asked: str) -> Encoding:
-    """The encoding of those files that are not UTF-8, or UTF-8 where there are none."""
+    """The encoding of those files that are not Unicode; UTF-8 where there are none.
+
+    Raises RowsUnreadable, for a named encoding also where some file does not decode.
+    """
     if asked != "auto":
-        return choose(files[0], asked)
-    others = [path for path in files if not _is_utf8(path.read_bytes())]
+        chosen = {choose(path, asked) for path in files}
+        return chosen.pop()
+    others = [path for path in files if not _is_unicode(path.read_bytes())]
     if not others:
         return Encoding("utf-8", 1.0, "every byte of every file decodes")
     found = detected(telling(line for path in others for line in _lines(path)))
@@ -42,23 +46,31 @@ def _lines(path: Path) -> list[bytes]:
     return (path.read_bytes() + b"\n").splitlines(keepends=True)
 
 
-def records(folder: Path, files: list[Path], encoding: str) -> Iterator[Record]:
+def records(folder: Path, files: list[Path], encoding: str, named: bool) -> Iterator[Record]:
     """One record for each file, with the columns text, label and file."""
     for number, path in enumerate(files, start=1):
         name = path.relative_to(folder).as_posix()
         values = {TEXT: None, LABEL: name.partition("/")[0], FILE: name}
         content = path.read_bytes()
+        own = None if named else _unicode_of(content)
         try:
-            text = content.decode("utf-8-sig" if _is_utf8(content) else encoding)
+            text = content.decode(own or encoding)
         except UnicodeError as error:
             yield Record(number, values, f"the file is neither UTF-8 nor {encoding} ({error})")
             continue
         yield Record(number, {**values, TEXT: text.strip()})
 
 
-def _is_utf8(content: bytes) -> bool:
+def _is_unicode(content: bytes) -> bool:
+    return _unicode_of(content) is not None
+
+
+def _unicode_of(content: bytes) -> str | None:
+    """The Unicode encoding of bytes: by their mark, or UTF-8 where all of them decode."""
+    if found := marked(content):
+        return found.name
     try:
         content.decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        return None
+    return "utf-8"

@@ -159,14 +159,14 @@ def languages(texts: Sequence[str], seed: int) -> dict[str, Any]:
     size = min(LANGUAGE_ROWS, len(texts))
     drawn = np.random.default_rng(seed).choice(len(texts), size=size, replace=False)
     found = Counter(classify(texts[i][:2000])[0] for i in sorted(drawn))
-    rare = {name: rows for name, rows in found.items() if rows < RARE * size}
-    found = Counter({name: rows for name, rows in found.items() if name not in rare})
-    found["other"] = sum(rare.values())
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    told = [(language, rows) for language, rows in ordered if rows >= RARE * size]
+    if left := size - sum(rows for _, rows in told):
+        told.append(("other", left))
     shares = [
         {"language": language, "rows": rows, "share": round(rows / size, 4)}
         | dict(zip(("low", "high"), (round(end, 4) for end in wilson(rows, size)), strict=True))
-        for language, rows in sorted(found.items(), key=lambda item: (-item[1], item[0]))
-        if rows
+        for language, rows in told
     ]
     measured_on = f"{size:,} of {len(texts):,} kept rows, drawn at random"
     return {"measured_on": measured_on, "shares": shares}

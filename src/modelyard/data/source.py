@@ -73,7 +73,7 @@ def open_path(path: Path, encoding: str = "auto") -> Opened:
         return files.open_rows(path, encoding)
     found = folder.files_in(path)
     chosen = folder.encoding_of(found, encoding)
-    return Opened(folder.records(path, found, chosen.name), "file", chosen)
+    return Opened(folder.records(path, found, chosen.name, encoding != "auto"), "file", chosen)
 
 
 def _query(data: Data) -> str:
@@ -83,8 +83,9 @@ def _query(data: Data) -> str:
 
 
 def columns_of(records: Iterable[Record]) -> list[str]:
-    """Every column that some record without a problem has, in the order of appearance."""
-    return list(dict.fromkeys(name for record in records for name in record.values))
+    """Every column that some record has, in the order of appearance."""
+    names = (n for r in records for n in r.values if not (r.problem and n in files.UNNAMED))
+    return list(dict.fromkeys(names))
 
 
 def columns_wanted(project: Project) -> list[str]:
