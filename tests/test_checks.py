@@ -17,6 +17,7 @@ from modelyard.checks.mistakes import mistakes
 from modelyard.checks.table import table
 from modelyard.core.errors import SettingInvalid
 from modelyard.core.measure import Measure
+from modelyard.targets import find
 
 LABELS = ["好评", "neutral", "pos"]
 pairs = st.lists(
@@ -212,3 +213,24 @@ def test_checks_fit_by_what_answers_hold():
         "table", "confusion", "calibration", "mistakes",
     ]  # fmt: skip
     assert fitting(["labels"]) == []
+
+
+def test_an_average_without_mistakes_is_not_told_as_certain():
+    details = table(["a", "b"] * 10, answers(["a", "b"] * 10)).details
+    for row in details["averages"]:
+        assert row["f1"]["value"] == row["f1"]["high"] == 1
+        assert 0.8 < row["f1"]["low"] < 0.9
+
+
+@given(pairs)
+@settings(max_examples=30, deadline=None)
+def test_target_and_table_measure_the_same(drawn):
+    truth, found = split(drawn)
+    measured = {m.name: m for m in find("class").score(truth, answers(found))}
+    averages = {row["name"]: row["f1"] for row in table(truth, answers(found)).details["averages"]}
+    assert math.isclose(measured["accuracy"].value, averages["micro"]["value"])
+    for name in ("macro", "weighted"):
+        ours, theirs = measured[f"{name}_f1"], averages[name]
+        assert math.isclose(ours.value, theirs["value"], abs_tol=1e-12)
+        assert math.isclose(ours.low, theirs["low"], abs_tol=0.05)
+        assert math.isclose(ours.high, theirs["high"], abs_tol=0.05)

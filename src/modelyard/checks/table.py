@@ -21,7 +21,7 @@ def table(truth: Sequence[str], answers: Answers) -> Finding:
     Where nothing can be divided by, the figure is 0, as scikit-learn has it. Precision and
     recall have a Wilson interval, and so has the micro average, which is the accuracy; F1 has
     that of the Jaccard index J, as F1 = 2J / (1 + J); the other averages have a bootstrap
-    interval.
+    interval; without a mistake there is nothing to resample, and they have that of the accuracy.
     """
     found = [str(answer["label"]) for answer in answers]
     labels = sorted({*truth, *found})
@@ -30,6 +30,7 @@ def table(truth: Sequence[str], answers: Answers) -> Finding:
     drawn = np.random.default_rng(0).multinomial(len(truth), counts / len(truth), size=RESAMPLES)
     averages = _averages(observed)
     resampled = _averages(_counts(cells, drawn, len(labels)))
+    micro = _micro_row(int(observed[0].sum()), len(truth))
     return Finding(
         (),
         {
@@ -39,9 +40,9 @@ def table(truth: Sequence[str], answers: Answers) -> Finding:
                 for number, label in enumerate(labels)
             ],
             "averages": [
-                _micro_row(int(observed[0].sum()), len(truth)),
+                micro,
                 *(
-                    _average_row(name, averages[name][:, 0], resampled[name], len(truth))
+                    _average_row(name, averages[name][:, 0], resampled[name], micro)
                     for name in averages
                 ),
             ],
@@ -110,8 +111,11 @@ def _micro_row(hits: int, rows: int) -> dict[str, Any]:
 
 
 def _average_row(
-    name: str, values: NDArray[np.float64], resampled: NDArray[np.float64], rows: int
+    name: str, values: NDArray[np.float64], resampled: NDArray[np.float64], micro: dict[str, Any]
 ) -> dict[str, Any]:
+    if micro["f1"]["value"] == 1:  # nothing to resample without mistakes
+        return {**micro, "name": name}
+    rows = micro["support"]
     lows, highs = np.quantile(resampled, [0.025, 0.975], axis=1)
     figures = {
         figure: {"value": float(value), "low": float(low), "high": float(high), "rows": rows}

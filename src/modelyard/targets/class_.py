@@ -114,14 +114,12 @@ class Class:
         right = sum(a == b for a, b in zip(truths, found, strict=True))
         measures = [Measure("accuracy", right / max(1, rows), *wilson(right, rows), rows)]
         confusion = _confusion(truths, found)
-        drawn = np.random.default_rng(0).multinomial(
-            rows, confusion.ravel() / max(1, rows), size=RESAMPLES
-        )
-        resampled = drawn.reshape(RESAMPLES, *confusion.shape)
-        for name, f1_of in (("macro_f1", _macro_f1), ("weighted_f1", _weighted_f1)):
-            low, high = np.quantile(f1_of(resampled), [0.025, 0.975])
-            value = float(f1_of(confusion[None])[0])
-            measures.append(Measure(name, value, float(low), float(high), rows))
+        lows, highs = _bootstrap(confusion)
+        for name, value, low, high in zip(
+            self.measures[1:], _macro_and_weighted_f1(confusion), lows, highs, strict=True
+        ):
+            low = low if right < rows else measures[0].low  # nothing to resample without mistakes
+            measures.append(Measure(name, float(value), float(low), float(high), rows))
         return measures
 
     def baselines(
@@ -159,26 +157,24 @@ def _confusion(truths: Sequence[str], found: Sequence[str]) -> NDArray[np.int64]
     return confusion
 
 
-def _f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """F1 of each class (R, C) from confusion matrices (R, C, C)."""
-    hits = np.einsum("rcc->rc", confusion)
-    total = confusion.sum(axis=1) + confusion.sum(axis=2)
-    f1: NDArray[np.float64] = np.divide(
-        2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0
-    )
-    return f1
+def _macro_and_weighted_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """F1 averaged over the classes that occur, and averaged by their rows: (2,)."""
+    support = confusion.sum(axis=1)
+    either = support + confusion.sum(axis=0)
+    f1 = 2.0 * confusion.diagonal() / np.maximum(1, either)
+    return np.array([f1.sum() / max(1, np.count_nonzero(either)), f1 @ support / support.sum()])
 
 
-def _macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    mean: NDArray[np.float64] = _f1(confusion).mean(axis=1)
-    return mean
-
-
-def _weighted_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    support = confusion.sum(axis=2)
-    total = np.maximum(1, support.sum(axis=1))
-    weighted: NDArray[np.float64] = (_f1(confusion) * support).sum(axis=1) / total
-    return weighted
+def _bootstrap(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The 95 % intervals (2, 2), low ends first, of macro and weighted F1 over the rows."""
+    cells, rows = np.flatnonzero(confusion), confusion.sum()
+    shares = confusion.flat[cells] / rows
+    found = np.empty((RESAMPLES, 2))
+    for number, drawn in enumerate(np.random.default_rng(0).multinomial(rows, shares, RESAMPLES)):
+        resampled = np.zeros_like(confusion)
+        resampled.flat[cells] = drawn
+        found[number] = _macro_and_weighted_f1(resampled)
+    return np.quantile(found, [0.025, 0.975], axis=0)
 
 
 TARGET = Class()
