@@ -189,12 +189,12 @@ def _calibration(facts: Facts) -> str:
 def _training(facts: Facts) -> str:
     rows, data = facts.report["rows"], facts.report["data"]
     counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
-    way = f", {_plain(data['split']['way'])}" if data else ""
     seed = facts.project["data"]["split"]["seed"]
+    way = _plain(data["split"]["way"]) if data else f"split with seed {seed}"
     return (
         "## Training data\n\n"
-        f"{sum(rows.values()):,} rows of `{_plain(facts.project['data']['rows'])}`{way} "
-        f"(seed {seed}): {counts}.{_duplicates(data) if data else ''} The rows are not part of "
+        f"{sum(rows.values()):,} rows of `{_plain(facts.project['data']['rows'])}`, {way}: "
+        f"{counts}.{_duplicates(data) if data else ''} The rows are not part of "
         "this folder. `lineage.json` has the digests of everything it was made from."
     )
 
