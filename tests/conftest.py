@@ -1,5 +1,6 @@
 """What several test files need."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,3 +11,12 @@ from tests.tiny import make_backbone
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers × 32 with a vocabulary of words, in Hugging Face form."""
     return make_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for keys, so that no test signs with the key of whoever runs it."""
+    folder = tmp_path_factory.mktemp("settings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODELYARD_CONFIG", str(folder))
+        yield folder

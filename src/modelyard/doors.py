@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from modelyard.checks.limits import refuse_unknown
 from modelyard.core import PROJECT_FILE
 from modelyard.core.artefacts import Release
-from modelyard.core.errors import ReleaseMissing
+from modelyard.core.errors import ReleaseMissing, RequirementFailed
 from modelyard.core.events import Events
 from modelyard.core.flow import Step, plan, run
+from modelyard.core.licences import licence_problem
 from modelyard.core.project import Project
 from modelyard.core.project_file import read_project
 from modelyard.core.store import Store
@@ -36,13 +37,17 @@ def plan_of(project: Project) -> list[Step]:
 
 
 def refuse_early(project: Project) -> None:
-    """Raise now what would otherwise end a run late: unknown kinds and unknown limits."""
+    """Raise now what would otherwise end a run late: kinds, limits, licences."""
     from modelyard import inputs, targets
+    from modelyard.models.backbones import KNOWN
     from modelyard.stages.audit import known_limits
 
     for column in project.inputs.values():
         inputs.find(column.kind)
     refuse_unknown(project.accept, known_limits(targets.find(project.target.kind)))
+    for known in (KNOWN[name] for name in project.backbone.model_dump().values() if name in KNOWN):
+        if problem := licence_problem(project, known.licence):
+            raise RequirementFailed(problem)
 
 
 def build(file: Path, settings: Sequence[str], events: Events) -> Release:
