@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -221,6 +222,19 @@ def test_labels_stay_text_whatever_they_were(tmp_path: Path) -> None:
         "wrong input",
         "wrong label",
     ]
+
+
+def test_parquet_rows_without_a_value_are_refused(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": f"text {n}", "label": float(n % 2)} for n in range(20)]
+    rows += [{"text": "not a number", "label": float("nan")}, {"text": None, "label": 1.0}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    dataset, events = run(project(tmp_path, "rows.parquet"), tmp_path / "out")
+    assert {row["label"] for row in parts(dataset)["train"]} == {"0.0", "1.0"}
+    assert [(e["row"], e["place"], e["kind"]) for e in refused(dataset)] == [
+        (21, "row 21", "missing value"),
+        (22, "row 22", "empty"),
+    ]
+    assert not any(isinstance(e, Decided) and e.what == "encoding" for e in events)
 
 
 def test_near_duplicates_are_counted_or_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -175,6 +176,7 @@ def _run(
     command: list[str], environment: dict[str, str], package: Package, events: Events
 ) -> tuple[int, list[str]]:
     said: list[str] = []
+    start = time.monotonic()
     with subprocess.Popen(
         command,
         env=environment,
@@ -187,7 +189,8 @@ def _run(
         for line in process.stdout or ():
             if found := re.match(r"Progress (\d+) of (\d+)", line):
                 done, total = map(int, found.groups())
-                events(Progress(f"fetching {package.name}", done, total, "bytes"))
+                left = (time.monotonic() - start) * (total - done) / done if done else None
+                events(Progress(f"fetching {package.name}", done, total, "bytes", left))
             else:
                 said.append(line.strip())
     return process.returncode, said

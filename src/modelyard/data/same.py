@@ -1,17 +1,21 @@
 """Rows that say the same: exact duplicates, contradictory rows, and almost equal ones."""
 
 import re
+import time
 import unicodedata
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from modelyard.core.events import Events, Progress, silent
 
+T = TypeVar("T")
 THRESHOLD = 0.8
 PERMUTATIONS = 60
 BANDS, BAND_ROWS = 12, 5
+TOLD_ROWS = 500
 CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 METHOD = {
     "measure": "Jaccard similarity of sets of shingles",
@@ -74,27 +78,39 @@ class Alike:
 def almost_equal(keys: Sequence[str], events: Events = silent) -> list[Alike]:
     """Rows almost equal to an earlier one that is itself like none before it.
 
+    Shingles are made again for a candidate: candidates are few, and all rows' shingles are large.
     Broder, A. (1997), On the resemblance and containment of documents.
     """
     from datasketch import MinHash, MinHashLSH
 
-    sets = [shingles(key) for key in keys]
-    encoded = ([shingle.encode("utf-8", "replace") for shingle in each] for each in sets)
-    hashes = MinHash.generator(encoded, num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
+    pieces = ([piece.encode("utf-8", "replace") for piece in shingles(key)] for key in keys)
+    sketches = MinHash.generator(pieces, num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
     seen = MinHashLSH(num_perm=PERMUTATIONS, params=(BANDS, BAND_ROWS))
     found = []
-    for index, sketch in enumerate(hashes):
-        if index % 1000 == 0:
-            events(Progress("looking for near duplicates", index, len(keys), "rows"))
-        near = max(
-            ((similarity(sets[index], sets[other]), -other) for other in seen.query(sketch)),
-            default=(0.0, 0),
-        )
-        if near[0] >= THRESHOLD:
-            found.append(Alike(index, -near[1], near[0]))
+    for index, sketch in enumerate(_told(sketches, len(keys), events)):
+        near = _nearest(keys, index, seen.query(sketch))
+        if near and near.similarity >= THRESHOLD:
+            found.append(near)
         else:
             seen.insert(index, sketch)
     return found
+
+
+def _nearest(keys: Sequence[str], index: int, candidates: Sequence[int]) -> Alike | None:
+    own = shingles(keys[index]) if candidates else frozenset()
+    measured = [Alike(index, c, similarity(own, shingles(keys[c]))) for c in candidates]
+    return max(measured, key=lambda each: (each.similarity, -each.first), default=None)
+
+
+def _told(rows: Iterable[T], total: int, events: Events) -> Iterator[T]:
+    """Go through rows and tell how far that has come."""
+    start = time.monotonic()
+    for done, row in enumerate(rows):
+        if done and done % TOLD_ROWS == 0:
+            left = (time.monotonic() - start) / done * (total - done)
+            events(Progress("looking for near duplicates", done, total, "rows", left))
+        yield row
+    events(Progress("looking for near duplicates", total, total, "rows", 0.0))
 
 
 def shingles(key: str) -> frozenset[str]:

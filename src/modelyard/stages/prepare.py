@@ -50,11 +50,11 @@ def causes(project: Project) -> dict[str, str]:
 
 
 def estimate(project: Project, facts: RowFacts) -> Estimate:
-    """Most of the time goes to near duplicates, most of the memory to their shingles."""
+    """Most of the time and of the memory goes to near duplicates."""
     characters = facts.rows * facts.mean_characters
     return Estimate(
         seconds=2 + 0.00012 * facts.rows + 1.2e-6 * characters,
-        memory_bytes=int(250_000_000 + 6_000 * facts.rows + 60 * characters),
+        memory_bytes=int(300_000_000 + 5_000 * facts.rows + 8 * characters),
         disk_bytes=int(2 * characters + 100 * facts.rows),
     )
 
