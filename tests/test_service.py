@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import socket
 import threading
 import zlib
 from collections.abc import Iterator
@@ -188,6 +189,15 @@ def test_a_body_over_the_limit_is_refused_while_it_streams_in(url: str) -> None:
                 break
         enough.set()
         assert status.result() == 413
+
+
+def test_a_head_without_end_is_refused(url: str) -> None:
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    with socket.create_connection(address, 20) as connection, pytest.raises(ConnectionError):
+        connection.sendall(b"GET / HTTP/1.1\r\nx: ")
+        for _ in range(1000):
+            connection.sendall(b"a" * 65_536)
+    assert httpx.get(url, headers={"x": "a" * 60_000}, trust_env=False).status_code == 200
 
 
 def metrics(url: str) -> str:

@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from modelyard.core.errors import UnknownName
 
-TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1, "pattern": r"\S"}
+NOT_BLANK = r"[^\s\u001c-\u001f\u0085]|\ufeff"
+"""What str.strip leaves of a text, as ECMA 262 writes it: the two differ on what is a space."""
+TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1, "pattern": NOT_BLANK}
 
 
 @dataclass(frozen=True)

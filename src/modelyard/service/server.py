@@ -8,13 +8,42 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelyard.core.errors import SettingInvalid
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
+MOST_HEAD_BYTES = 1 << 20
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Ready = Callable[[str], None]
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 that refuses a request whose head has no end; httptools itself sets no limit."""
+
+    in_head = False
+    head_bytes = 0
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.in_head = True
+        self.head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole."""
+        self.in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes come."""
+        was_in_head = self.in_head
+        super().data_received(data)
+        if was_in_head and self.in_head and not self.transport.is_closing():
+            self.head_bytes += len(data)
+            if self.head_bytes > MOST_HEAD_BYTES:
+                self.send_400_response("The request's head is too large.")
 
 
 class Server(uvicorn.Server):
@@ -49,7 +78,7 @@ def configuration(app: FastAPI, grace_seconds: int) -> uvicorn.Config:
     """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own."""
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
