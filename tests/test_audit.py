@@ -1,6 +1,8 @@
 """The audit stage, on a graph so small that its answers can be known beforehand."""
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from modelyard.checks.confusion import confusion
+from modelyard.checks.table import table
 from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec, Report
 from modelyard.core.digest import row_digest
 from modelyard.core.errors import RowsAlreadySeen, RowsEmpty, SettingInvalid
@@ -18,6 +22,7 @@ from modelyard.core.events import Event, Noted, Progress, silent
 from modelyard.core.project import Project
 from modelyard.core.store import Draft
 from modelyard.stages.audit import audit, known_limits
+from modelyard.stages.report.page import templates
 from modelyard.targets import find
 
 WORDS = ["[PAD]", "[UNK]", "fine", "poor", "film", "play", "odd"]
@@ -126,6 +131,13 @@ def made(tmp_path):
     return Made(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """An audit without limits, which several tests read."""
+    made = Made(tmp_path_factory.mktemp("audited"))
+    return made, made.audit()
+
+
 def test_report_says_what_was_measured(made):
     said: list[Event] = []
     report = made.audit(said.append, accuracy=">= 0.8", latency_p95_ms="<= 1000")
@@ -142,8 +154,9 @@ def test_report_says_what_was_measured(made):
     assert any(isinstance(event, Progress) and event.done == 120 for event in said)
 
 
-def test_predictions_are_kept_row_by_row_and_the_same_each_time(made):
-    first, second = made.audit(name="one"), made.audit(name="two")
+def test_predictions_are_kept_row_by_row_and_the_same_each_time(audited):
+    made, first = audited
+    second = made.audit(name="again")
     table = pq.read_table(first.folder / "predictions.parquet").to_pylist()
     assert [row["_row"] for row in table] == [row["_row"] for row in made.parts["test"]]
     assert [row["truth"] for row in table] == [row["label"] for row in made.parts["test"]]
@@ -158,8 +171,8 @@ def test_failed_limit_is_a_result(made):
     assert "1 of 2 limits does not hold" in report.read_json("report.json")["headline"][-1]
 
 
-def test_baseline_that_is_as_good_comes_first(made):
-    report = made.audit()
+def test_baseline_that_is_as_good_comes_first(audited):
+    _, report = audited
     found = report.read_json("report.json")
     judged = {each["name"]: each["judgement"] for each in found["baselines"]}
     assert judged["TF-IDF of words with logistic regression"] == "as good"
@@ -204,3 +217,112 @@ def test_every_known_limit_can_be_set(made):
     report = made.audit(**limits)
     assert [limit["name"] for limit in report.verdict] == list(limits)
     assert all(limit["holds"] for limit in report.verdict)
+
+
+TRAINING = {
+    "backbone": {"name": "tiny", "licence": "Apache-2.0", "source": "x", "digest": "ab" * 32},
+    "decisions": {
+        "method": {"method": "full", "why": "all weights move"},
+        "learning_rate": {"learning_rate": 5e-05, "why": "the default of method full"},
+        "precision": {"precision": "fp32", "why": "the processor has no bf16"},
+    },
+    "best_epoch": 2,
+    "steps": 14,
+    "epochs": [
+        {"epoch": epoch, "rows": 200, "loss": 0.7 / epoch, "validation_loss": 0.6, "accuracy": 0.9}
+        for epoch in (1, 2, 3)
+    ],
+}
+COMPRESSION = {
+    "target": "int8",
+    "choice": "int8",
+    "why": "it loses 0.00 points",
+    "rungs": [
+        {"name": name, "accuracy": 0.9, "low": 0.8, "high": 0.95, "loss": 0.0, "bytes": 22_900_000}
+        for name in ("fp32", "int8")
+    ],
+}
+
+
+def prepared(folder: Path) -> Dataset:
+    """A real Dataset of rows with a hostile label and Chinese texts."""
+    from modelyard.stages.prepare import prepare
+
+    rows = [
+        f"{'好看' if number % 2 else 'poor'} film {number},{'<b>好评</b>' if number % 2 else 'neg'}"
+        for number in range(1, 101)
+    ]
+    (folder / "films.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    project = make_project()
+    project._folder = folder
+    (folder / "prepared").mkdir()
+    prepare.run(project, Draft(folder / "prepared", folder / "kept", {}), silent)
+    return Dataset(folder / "prepared")
+
+
+def test_page_of_a_whole_run(tmp_path):
+    made = Made(tmp_path)
+    made.dataset = prepared(tmp_path)
+    (made.model.folder / "training.json").write_text(json.dumps(TRAINING))
+    (made.model.folder / "compress.json").write_text(json.dumps(COMPRESSION))
+    report = made.audit(accuracy=">= 0.1", model_bytes="<= 100000")
+    page = (report.folder / "report.html").read_text(encoding="utf-8")
+    for said in (
+        "100 rows were read from films.csv",
+        "the weights of epoch 2 were kept",
+        "the processor has no bf16",
+        "it loses 0.00 points",
+        "22.9 MB",
+        '<span lang="zh">&lt;b&gt;好评&lt;/b&gt;</span>',
+        "at most 0.1 MB",
+    ):
+        assert said in page
+    assert "<b>好评" not in page
+    found = report.read_json("report.json")
+    assert found["training"] == TRAINING
+    assert found["data"]["rows"]["kept"] == 100
+    assert found["confusion"]["labels"] == ["<b>好评</b>", "neg"]
+
+
+def test_page_asks_nothing_of_the_network_and_holds_no_script(audited):
+    page = (audited[1].folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//\w|<script|<link|<img|@import|url\(|\son\w+=", page)
+
+
+def test_page_is_well_formed_with_many_classes():
+    rng = np.random.default_rng(0)
+    labels = [f"class {number}" for number in range(77)]
+    truth = [str(label) for label in rng.choice(labels, 900)]
+    answers = [
+        {"label": label, "score": 0.9}
+        for label in np.where(rng.random(900) < 0.8, truth, rng.choice(labels, 900)).tolist()
+    ]
+    macros = templates().get_template("parts.html.j2").module
+    for check, macro in ((table, macros.table), (confusion, macros.confusion)):
+        drawn = str(macro(check(truth, answers).details))
+        assert "class 76" in drawn
+        assert_balanced(drawn)
+
+
+def test_whole_page_is_well_formed(audited):
+    assert_balanced((audited[1].folder / "report.html").read_text(encoding="utf-8"))
+
+
+def assert_balanced(page: str) -> None:
+    """Every element that is opened is closed, in order."""
+    void = {"meta", "br"}
+    open_elements: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in void:
+                open_elements.append(tag)
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+        def handle_endtag(self, tag):
+            assert open_elements.pop() == tag
+
+    Reader().feed(page)
+    assert open_elements == []

@@ -11,7 +11,7 @@ from modelyard.core.intervals import wilson
 
 RESAMPLES = 1000
 FIGURES = ("precision", "recall", "f1")
-Counts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+Counts = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """Of each class: rows found rightly, rows in truth, rows found; each (R, C)."""
 
 
@@ -61,9 +61,13 @@ def _cells(
 
 def _counts(cells: NDArray[np.int64], drawn: NDArray[np.int64], classes: int) -> Counts:
     """Counts of each class from the counts (R, K) of cells (K, 2)."""
-    is_true = np.eye(classes, dtype=np.int64)[cells[:, 0]]
-    is_found = np.eye(classes, dtype=np.int64)[cells[:, 1]]
-    return drawn @ (is_true * is_found), drawn @ is_true, drawn @ is_found
+    true, found = cells.T
+    chosen = (true == found, true), (slice(None), true), (slice(None), found)
+    hits, support, called = (
+        np.array([np.bincount(of[which], draw[which], classes) for draw in drawn])
+        for which, of in chosen
+    )
+    return hits, support, called
 
 
 def _averages(counts: Counts) -> dict[str, NDArray[np.float64]]:
@@ -79,7 +83,7 @@ def _averages(counts: Counts) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     share: NDArray[np.float64] = part / np.maximum(whole, 1)
     return share
 
