@@ -57,7 +57,7 @@ def phrasebank() -> list[tuple[str, str]]:
     file = DATA / "financial_phrasebank" / "Sentences_AllAgree.txt"
     if not file.exists():
         raise DataMissing(f"{file} is missing; set MODELYARD_DATA to the folder of benchmark rows")
-    lines = file.read_text(encoding="latin-1").splitlines()
+    lines = file.read_text(encoding="utf-8").splitlines()
     split = (line.rpartition("@") for line in lines if "@" in line)
     return [(text.strip(), label.strip()) for text, _, label in split]
 
