@@ -58,12 +58,14 @@ class Batches:
     """The steps of each epoch: rows of like length together, of about equal numbers of tokens.
 
     A step has `batch_rows` rows on average: more where they are short, fewer where they are
-    long. The order depends on the seed and the epoch only.
+    long. The order depends on the seed and the epoch only. `parts` is how many parts a step has
+    at least, or a multiple of it, where there are rows enough.
     """
 
     pieces: Pieces
     batch_rows: int
     seed: int
+    parts: int = 1
 
     @property
     def steps_in_epoch(self) -> int:
@@ -87,9 +89,10 @@ class Batches:
 
     def _batch(self, rows: Indices, spans: Indices) -> Batch:
         lengths = self.pieces.lengths
-        parts = [_part(part, spans, lengths) for part in _parts(rows, spans, lengths)]
+        tokens = sum(int(lengths[spans[row] : spans[row + 1]].sum()) for row in rows)
+        count = self.parts * -(-tokens // (self.parts * MOST_TOKENS))
+        parts = [_part(rows[n::count], spans, lengths) for n in range(min(count, len(rows)))]
         padded = sum(len(g) * int(lengths[g].max()) for part in parts for g in part.groups)
-        tokens = sum(int(lengths[g].sum()) for part in parts for g in part.groups)
         return Batch(parts, len(rows), tokens, padded)
 
 
@@ -138,13 +141,6 @@ def groups_by_length(
             yield order[start:end]
             start, padding = end, 0
     yield order[start:]
-
-
-def _parts(rows: Indices, spans: Indices, lengths: Indices) -> list[Indices]:
-    """A batch's rows in parts of at most about MOST_TOKENS tokens."""
-    reached = np.cumsum([lengths[spans[row] : spans[row + 1]].sum() for row in rows])
-    count = -(-int(reached[-1]) // MOST_TOKENS)
-    return np.split(rows, _ends(reached, min(count, len(rows))))
 
 
 def _ends(reached: Indices, count: int) -> Indices:

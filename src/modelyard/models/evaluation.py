@@ -1,6 +1,6 @@
 """What a network gives for rows: outputs pooled over each row's pieces, losses, measures."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modelyard.core.measure import Measure
-from modelyard.models.batches import Indices, Pieces, groups_by_length
+from modelyard.models.batches import Indices, Part, Pieces, groups_by_length
+from modelyard.models.workers import Map
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,16 @@ class Evaluation:
         return {"validation_loss": self.loss, **values}
 
 
-def row_outputs(
-    network: nn.Module, pieces: Pieces, groups: Iterable[Indices], row_of: Tensor, rows: int
-) -> Tensor:
-    """Outputs of rows (B, C): the mean over each row's pieces, whose groups run in turn."""
-    outputs = torch.cat([piece_outputs(network, pieces, group) for group in groups])
+def row_outputs(network: nn.Module, pieces: Pieces, part: Part) -> Tensor:
+    """Outputs of a part's rows (B, C)."""
+    outputs = torch.cat([piece_outputs(network, pieces, group) for group in part.groups])
+    return pooled(outputs, torch.from_numpy(part.row_of), len(part.rows))
+
+
+def pooled(outputs: Tensor, row_of: Tensor, rows: int) -> Tensor:
+    """Outputs of rows (B, C) from those of pieces (P, C): the mean over each row's pieces."""
     if len(row_of) == rows:
-        return outputs if torch.equal(row_of, torch.arange(rows)) else outputs[row_of.argsort()]
+        return outputs[row_of.argsort()]
     counts = torch.bincount(row_of, minlength=rows)
     summed = outputs.new_zeros(rows, outputs.shape[1]).index_add(0, row_of, outputs)
     return summed / counts[:, None]
@@ -68,14 +72,20 @@ def piece_outputs(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:
     return outputs.float()
 
 
-def evaluate(network: nn.Module, task: Task) -> Evaluation:
+def evaluate(network: nn.Module, task: Task, side_by_side: Map) -> Evaluation:
     """Measure a network on the validation rows; it is in training mode again afterwards."""
     pieces = task.validation
     network.eval()
-    with torch.inference_mode():
-        groups = list(groups_by_length(np.arange(len(pieces.lengths)), pieces.lengths))
-        row_of = torch.from_numpy(pieces.row_of[np.concatenate(groups)])
-        outputs = row_outputs(network, pieces, groups, row_of, pieces.rows)
-        loss = float(task.losses(outputs, task.validation_truth).mean())
+    groups = list(groups_by_length(np.arange(len(pieces.lengths)), pieces.lengths))
+    found = side_by_side(lambda group: _measured(network, pieces, group), groups)
+    row_of = torch.from_numpy(pieces.row_of[np.concatenate(groups)])
+    outputs = pooled(torch.cat(found), row_of, pieces.rows)
     network.train()
-    return Evaluation(loss, task.score(outputs.numpy()))
+    return Evaluation(
+        float(task.losses(outputs, task.validation_truth).mean()), task.score(outputs.numpy())
+    )
+
+
+def _measured(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:
+    with torch.inference_mode():
+        return piece_outputs(network, pieces, group)

@@ -5,11 +5,11 @@ them first. The same seed, rows and number of threads give the same weights, als
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from modelyard.core.events import Events, Noted, Progress
 from modelyard.models import checkpoint
 from modelyard.models.batches import Batch, Batches, Part
+from modelyard.models.dropout import noise
 from modelyard.models.evaluation import Task, evaluate, row_outputs
+from modelyard.models.sampling import row_weights
 from modelyard.models.schedule import Pace, rate
+from modelyard.models.workers import MOST_WORKERS, Map, in_turn, side_by_side
 
 CHECKPOINT_SECONDS = 10.0
 CHECKPOINT_SHARE = 0.01
@@ -37,6 +40,16 @@ class Recipe:
     clip_norm: float
     patience: int
     seed: int
+    sampled: bool = False
+    """Whether rows with little gradient are left out of the backward pass, by chance."""
+    workers: int = 1
+
+
+class Added(NamedTuple):
+    """Sums over the rows of a step."""
+
+    loss: float
+    kept: int
 
 
 @dataclass
@@ -48,6 +61,7 @@ class State:
     steps_of_epoch: int = 0
     loss: float = 0.0
     rows: int = 0
+    kept: int = 0
     tokens: int = 0
     padded_tokens: int = 0
     seconds: float = 0.0
@@ -79,13 +93,14 @@ class Run:
     saved: float = field(default_factory=time.perf_counter)
     save_seconds: float = 0.0
     told: float = 0.0
+    side_by_side: Map = in_turn
 
 
 def fit(run: Run) -> State:
     """Train to the end of the recipe; the network holds the best weights seen on validation."""
     run.base_rates = [float(group["lr"]) for group in run.optimiser.param_groups]
     run.network.train()
-    with _settings(run.state):
+    with _settings(run.state), side_by_side(run.recipe.workers) as run.side_by_side:
         while not _is_over(run):
             _epoch(run)
     if run.state.best_epoch not in (0, run.state.epoch):
@@ -131,32 +146,75 @@ def _epoch(run: Run) -> None:
             break
     state.epoch += 1
     _judge(run)
-    state.steps_of_epoch = state.rows = state.tokens = state.padded_tokens = 0
+    state.steps_of_epoch = state.rows = state.kept = state.tokens = state.padded_tokens = 0
     state.loss = 0.0
     _save_when_due(run)
 
 
 def _step(run: Run, batch: Batch) -> None:
-    state = run.state
     began = time.perf_counter()
-    share = rate(run.pace.progress(state.steps + 0.5), run.recipe.warmup)
+    share = rate(run.pace.progress(run.state.steps + 0.5), run.recipe.warmup)
     for group, base in zip(run.optimiser.param_groups, run.base_rates, strict=True):
         group["lr"] = base * share
-    torch.manual_seed(run.recipe.seed * 1_000_003 + state.steps)
-    weight = 1 / min(run.batches.batch_rows, run.batches.pieces.rows)
-    loss = sum(_backward(run, part, weight) for part in batch.parts)
+    moved = [p for group in run.optimiser.param_groups for p in group["params"]]
+    added = gradients(run, batch, moved)
     if run.recipe.clip_norm:
-        moved = [p for p in run.network.parameters() if p.grad is not None]
-        nn.utils.clip_grad_norm_(moved, run.recipe.clip_norm, foreach=True)
+        reached = [p for p in moved if p.grad is not None]
+        nn.utils.clip_grad_norm_(reached, run.recipe.clip_norm, foreach=True)
     run.optimiser.step()
     run.optimiser.zero_grad(set_to_none=True)
+    _count(run, batch, added, time.perf_counter() - began)
+
+
+def gradients(run: Run, batch: Batch, moved: Sequence[nn.Parameter]) -> Added:
+    """Set the gradients of a step, the sum over its parts; give the sums over its rows."""
+    sums = Added(0.0, 0)
+    numbered = list(enumerate(batch.parts))
+    for start in range(0, len(numbered), MOST_WORKERS):
+        some = numbered[start : start + MOST_WORKERS]
+        for added, found in run.side_by_side(
+            lambda each: _gradients(run, each[0], each[1], moved), some
+        ):
+            sums = Added(sums.loss + added.loss, sums.kept + added.kept)
+            _add(moved, found)
+    return sums
+
+
+def _gradients(
+    run: Run, number: int, part: Part, moved: Sequence[nn.Parameter]
+) -> tuple[Added, Sequence[Tensor | None]]:
+    """A part's gradients, each row weighing the same in expectation, and its sums."""
+    weight = 1 / min(run.batches.batch_rows, run.batches.pieces.rows)
+    with noise(run.recipe.seed, run.state.steps, number) as generator:
+        outputs = row_outputs(run.network, run.batches.pieces, part)
+        losses = run.task.losses(outputs, run.task.truth[torch.from_numpy(part.rows)])
+        weights = torch.ones_like(losses)
+        if run.recipe.sampled:
+            [slopes] = torch.autograd.grad(losses.sum(), outputs, retain_graph=True)
+            weights = row_weights(slopes.norm(dim=1), generator)
+        found = torch.autograd.grad((losses * weights).sum() * weight, moved, allow_unused=True)
+    return Added(float(losses.detach().sum()), int(weights.count_nonzero())), found
+
+
+def _add(moved: Sequence[nn.Parameter], found: Sequence[Tensor | None]) -> None:
+    reached = [(p, g) for p, g in zip(moved, found, strict=True) if g is not None]
+    if all(p.grad is None for p, _ in reached):
+        for parameter, gradient in reached:
+            parameter.grad = gradient
+    else:
+        sums = [p.grad for p, _ in reached if p.grad is not None]
+        torch._foreach_add_(sums, [g for _, g in reached])
+
+
+def _count(run: Run, batch: Batch, added: Added, seconds: float) -> None:
+    state = run.state
     state.steps += 1
     state.steps_of_epoch += 1
-    state.loss += loss
+    state.loss += added.loss
+    state.kept += added.kept
     state.rows += batch.rows
     state.tokens += batch.tokens
     state.padded_tokens += batch.padded_tokens
-    seconds = time.perf_counter() - began
     state.step_seconds += seconds
     run.recent = [*run.recent[-19:], (seconds, batch.rows)]
     if not state.history:
@@ -169,27 +227,19 @@ def _speed(run: Run) -> float:
     return float(rows / seconds)
 
 
-def _backward(run: Run, part: Part, weight: float) -> float:
-    """Add a part's gradients; give the sum of its rows' losses."""
-    row_of = torch.from_numpy(part.row_of)
-    outputs = row_outputs(run.network, run.batches.pieces, part.groups, row_of, len(part.rows))
-    losses = run.task.losses(outputs, run.task.truth[torch.from_numpy(part.rows)])
-    total = losses.sum()
-    torch.autograd.backward(total * weight)
-    return float(total.detach())
-
-
 def _judge(run: Run) -> None:
     """Evaluate, write the epoch's line of history, keep the best weights."""
     state = run.state
     began = time.perf_counter()
-    found = evaluate(run.network, run.task) if run.task.validation.rows else None
+    rows = run.task.validation.rows
+    found = evaluate(run.network, run.task, run.side_by_side) if rows else None
     run.pace.reserve = SAVING_SECONDS + 1.1 * (time.perf_counter() - began)
     line = {
         "epoch": state.epoch,
         "steps": state.steps_of_epoch,
         "rows": state.rows,
         "loss": state.loss / max(1, state.rows),
+        "backward": state.kept / max(1, state.rows),
         "padding": 1 - state.tokens / max(1, state.padded_tokens),
     }
     state.history.append(line | (found.to_json() if found else {}))
@@ -248,7 +298,7 @@ def trial(run: Run, steps: int) -> float:
     """The validation loss after some steps from the start."""
     run.network.train()
     run.base_rates = [float(group["lr"]) for group in run.optimiser.param_groups]
-    with _settings(run.state):
+    with _settings(run.state), side_by_side(run.recipe.workers) as run.side_by_side:
         for batch in run.batches.epoch(0)[:steps]:
             _step(run, batch)
-        return evaluate(run.network, run.task).loss
+        return evaluate(run.network, run.task, run.side_by_side).loss

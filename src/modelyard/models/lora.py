@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from modelyard.models.batches import Pieces
+from modelyard.models.first_token import read_first_token_only
 
 
 def prepare(
@@ -27,6 +28,7 @@ def prepare(
     for name, parameter in network.named_parameters():
         outside = not name.startswith(f"{prefix}.") or ".pooler." in name
         parameter.requires_grad_(outside or "lora_" in name)
+    read_first_token_only(network)
     return network, training, validation
 
 

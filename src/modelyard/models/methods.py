@@ -10,6 +10,7 @@ from torch import nn
 from modelyard.core.errors import UnknownName
 from modelyard.models import lora
 from modelyard.models.batches import Pieces
+from modelyard.models.fast_bert import FastBert, is_possible
 from modelyard.models.head import frozen_body
 
 Prepared = tuple[nn.Module, Pieces, Pieces]
@@ -31,7 +32,9 @@ class Method:
 
 
 def _full(network: nn.Module, training: Pieces, validation: Pieces, rank: int) -> Prepared:
-    return network, training, validation
+    """Every weight, in the fast form of the network where there is one."""
+    moved = FastBert(network) if is_possible(network) else network
+    return moved, training, validation
 
 
 def _nothing(network: nn.Module) -> None:

@@ -6,13 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from modelyard.core.events import Decided, Events, silent
 from modelyard.core.project import Train
 from modelyard.models import checkpoint, loop, methods, precision, vocabulary
 from modelyard.models.batches import Batches, Indices, Pieces
+from modelyard.models.dropout import own_noise
 from modelyard.models.evaluation import Task
+from modelyard.models.fast_bert import FastBert
+from modelyard.models.head import BertHead, RobertaHead
 from modelyard.models.loop import Recipe, Run, State
 from modelyard.models.schedule import Pace
+from modelyard.models.workers import MOST_WORKERS
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Job:
 def train(job: Job) -> State:
     """Train the job's network in place; give the decisions and the history."""
     method = methods.find(job.options.method)
+    own_noise(job.network)
     network, training, validation = method.prepare(
         job.network, job.training, job.task.validation, job.options.lora_rank
     )
@@ -86,7 +94,8 @@ def _learning_rate(options: Train, method: methods.Method) -> dict[str, Any]:
 def _run(job: Job, state: State) -> Run:
     options = job.options
     network = precision.use(job.network, state.decisions["precision"]["precision"])
-    batches = Batches(job.training, options.batch_rows, options.seed)
+    workers = _workers(network)
+    batches = Batches(job.training, options.batch_rows, options.seed, workers)
     budget = options.minutes * 60
     return Run(
         network=network,
@@ -102,12 +111,20 @@ def _run(job: Job, state: State) -> Run:
             clip_norm=options.clip_norm,
             patience=options.patience,
             seed=options.seed,
+            sampled=isinstance(network, FastBert),
+            workers=workers,
         ),
         pace=Pace(options.epochs * batches.steps_in_epoch, budget, began=job.began),
         state=state,
         kept=job.kept,
         events=job.events,
     )
+
+
+def _workers(network: nn.Module) -> int:
+    """How many parts of a step may be computed side by side: noise must be the part's own."""
+    known = isinstance(network, FastBert | BertHead | RobertaHead)
+    return min(MOST_WORKERS, torch.get_num_threads()) if known else 1
 
 
 def _trial(job: Job, method: methods.Method, wanted: str) -> float:

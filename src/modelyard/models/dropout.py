@@ -1,0 +1,42 @@
+"""Dropout whose noise is a part's own: the same whichever thread computes the part, and when."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_own = threading.local()
+
+
+@contextmanager
+def noise(*seed: int) -> Iterator[torch.Generator]:
+    """Let this thread's dropout draw from a generator with this seed."""
+    mixed = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    _own.generator = torch.Generator().manual_seed(mixed >> 1)
+    try:
+        yield _own.generator
+    finally:
+        _own.generator = None
+
+
+class PartDropout(nn.Dropout):
+    """Dropout that draws from the generator of `noise`, where there is one."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States with a share of them zero and the rest scaled up, while training."""
+        generator = getattr(_own, "generator", None)
+        if not self.training or not self.p or generator is None:
+            return super().forward(states)
+        kept = torch.empty_like(states).bernoulli_(1 - self.p, generator=generator)
+        return states * kept / (1 - self.p)
+
+
+def own_noise(network: nn.Module) -> None:
+    """Put PartDropout in place of every dropout of a network."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, PartDropout(child.p))
