@@ -200,9 +200,9 @@ def outcomes(graph: Any, requests: list[list[list[int]]], most: int = 1 << 18) -
 
     async def all_of_them() -> list[Any]:
         batcher = Batcher(graph, Metrics(), most)
-        ended = await asyncio.gather(
-            *(batcher.outputs(encoded(pieces)) for pieces in requests), return_exceptions=True
-        )
+        sent = (batcher.outputs(encoded(pieces)) for pieces in requests)
+        async with asyncio.timeout(20):
+            ended = await asyncio.gather(*sent, return_exceptions=True)
         batcher.close()
         return [each if isinstance(each, Exception) else each[:, 0].tolist() for each in ended]
 
@@ -223,6 +223,12 @@ def test_every_request_gets_its_own_outputs_in_order(requests: list[list[list[in
     for lengths in graph.batches:
         assert max(lengths) * len(lengths) <= max(2048, max(lengths))
         assert min(lengths) >= max(lengths) - max(16, max(lengths) // 4)
+
+
+def test_requests_take_turns() -> None:
+    graph = Broken()
+    outcomes(graph, [[[1] * 700] * 6, [[1] * 300] * 18])
+    assert [(max(lengths), len(lengths)) for lengths in graph.batches] == [(700, 2), (300, 6)] * 3
 
 
 def test_rows_that_break_the_graph_fail_their_own_request_only() -> None:
