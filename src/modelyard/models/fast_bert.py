@@ -120,11 +120,14 @@ class _Layers(torch.autograd.Function):
         [gradient] = gradients
         pieces, length, width = ctx.shape
         active = gradient.flatten(1).any(1).nonzero().squeeze(1)
+        layers = _by_layer(ctx.saved_tensors)
+        if not len(active):
+            return torch.zeros_like(gradient), None, None, None, *[None] * (PER_LAYER * len(layers))
         every = len(active) == pieces
         rows = (gradient if every else gradient[active]).reshape(-1, width)
         mask = ctx.mask if ctx.mask is None or every else ctx.mask[active]
         found: list[Tensor | None] = []
-        for saved, weights in reversed(_by_layer(ctx.saved_tensors)):
+        for saved, weights in reversed(layers):
             if not every:
                 saved = [_only(tensor, active, pieces) for tensor in saved]
             shape = (len(active), length, width)
