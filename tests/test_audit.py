@@ -326,3 +326,21 @@ def assert_balanced(page: str) -> None:
 
     Reader().feed(page)
     assert open_elements == []
+
+
+def test_baselines_learn_from_the_training_part_alone(tmp_path):
+    made = Made(tmp_path)
+    train = [{**row, "label": "pos"} for row in made.parts["train"][:150]]
+    parts = {**made.parts, "train": train + made.parts["train"][150:]}
+    made.dataset = make_dataset(tmp_path / "skewed", parts)
+    found = made.audit().read_json("report.json")
+    majority = next(each for each in found["baselines"] if each["name"] == "majority class")
+    positive = sum(row["label"] == "pos" for row in made.parts["test"]) / 120
+    assert majority["measures"][0]["value"] == positive < 0.5
+
+
+def test_best_baseline_is_the_one_to_beat(audited):
+    found = audited[1].read_json("report.json")
+    ahead = next(m for m in found["measures"] if m["name"] == "better_than_baseline")
+    smallest = min(each["difference"]["value"] for each in found["baselines"])
+    assert ahead["value"] == pytest.approx(100 * smallest)

@@ -234,3 +234,11 @@ def test_target_and_table_measure_the_same(drawn):
         assert math.isclose(ours.value, theirs["value"], abs_tol=1e-12)
         assert math.isclose(ours.low, theirs["low"], abs_tol=0.05)
         assert math.isclose(ours.high, theirs["high"], abs_tol=0.05)
+
+
+def test_difference_of_known_counts():
+    yes, no = {"label": "a"}, {"label": "b"}
+    found = difference(["a"] * 10, [yes] * 10, [yes] * 6 + [no] * 4)
+    # by hand: d = 4 / 12, s = sqrt(5 - 16 / 12) / 12
+    assert math.isclose(found.low, 4 / 12 - 1.959963984540054 * math.sqrt(5 - 16 / 12) / 12)
+    assert (found.value, found.rows, found.only_first, found.only_second) == (0.4, 10, 4, 0)
