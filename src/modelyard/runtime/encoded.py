@@ -28,6 +28,11 @@ class Encoded:
         """How many rows these are."""
         return int(self.row_of[-1]) + 1 if len(self.row_of) else 0
 
+    def first(self, rows: int) -> "Encoded":
+        """The first rows, as many as asked for or as there are."""
+        end = int(np.searchsorted(self.row_of, rows))
+        return Encoded(self.pieces[:end], self.row_of[:end], self.lengths[:end], self.fill)
+
     def collate(self, indices: Sequence[int] | NDArray[np.int64]) -> Arrays:
         """The pieces at `indices` as arrays (P, T), padded to the longest of them."""
         longest = int(self.lengths[np.asarray(indices)].max())

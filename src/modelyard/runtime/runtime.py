@@ -1,6 +1,6 @@
 """Runtime: a Model or Release, opened; rows in, answers out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from modelyard.core.errors import ColumnMissing, RequestInvalid
 from modelyard.runtime.encoded import Encoded, pooled
 from modelyard.runtime.graph import Graph
 
+PART_ROWS = 4096
 Row = Mapping[str, Any]
 Answer = dict[str, Any]
 
@@ -95,5 +96,18 @@ class Runtime:
         return self.decode_outputs(outputs, self.spec.target.state)
 
     def predict(self, rows: Sequence[Row]) -> list[Answer]:
-        """Answers for rows, in their order."""
-        return self.decode(self.outputs(self.encode(rows))) if rows else []
+        """Answers for rows, in their order; the memory for encoded rows is bounded.
+
+        Raises ColumnMissing or RequestInvalid for the first bad row before any is answered.
+        """
+        values = self.values(rows)
+        return [answer for part in _parts(values) for answer in self._answers(part)]
+
+    def _answers(self, values: Sequence[Any]) -> list[Answer]:
+        return self.decode(self.outputs(self.encode_values(values)))
+
+
+def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Values in parts long enough that batches by length have little padding."""
+    for start in range(0, len(values), PART_ROWS):
+        yield values[start : start + PART_ROWS]

@@ -1,0 +1,247 @@
+"""Compress: a trained network as a graph, made small, and checked against the network itself."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from modelyard import inputs, targets
+from modelyard.core.artefacts import Dataset, Model
+from modelyard.core.digest import files_in
+from modelyard.core.events import Decided, Events, Progress
+from modelyard.core.measure import Measure
+from modelyard.core.project import Project
+from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
+from modelyard.core.store import Draft
+from modelyard.runtime.encoded import Encoded, pooled
+from modelyard.runtime.graph import Graph
+
+GRAPH = "graph.onnx"
+MOST_CHECKED_ROWS = 2000
+TIMED_ROWS = 128
+TIMED_TURNS = 3
+Answer = Mapping[str, Any]
+Outputs = NDArray[np.float32]
+
+
+def _share(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _int8(plain: Path, file: Path) -> None:
+    from modelyard.models.quantize import quantize
+
+    quantize(plain, file)
+
+
+RUNGS: dict[str, Callable[[Path, Path], None]] = {
+    "fp32": _share,
+    "int8": _int8,
+}
+"""Each rung makes a graph of the plain fp32 one; a later rung is smaller."""
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """Validation rows that each rung is checked on."""
+
+    encoded: Encoded
+    truth: Sequence[Any]
+    answers: Callable[[Outputs], Sequence[Answer]]
+    main: Callable[[Sequence[Any], Sequence[Answer]], Measure]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung of the ladder, checked: its size, its measure, how near it is to the network."""
+
+    name: str
+    size_bytes: int
+    measure: Measure
+    loss: float
+    agreement: float
+    largest_difference: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The rung as compress.json has it."""
+        return {
+            "name": self.name,
+            "accuracy": self.measure.value,
+            "low": self.measure.low,
+            "high": self.measure.high,
+            "loss": round(self.loss, 6),
+            "agreement": self.agreement,
+            "largest_difference": round(self.largest_difference, 4),
+            "bytes": self.size_bytes,
+            "rows": self.measure.rows,
+        }
+
+
+def estimate(project: Project, facts: RowFacts) -> Estimate:
+    """Seconds to load and export, then to check each rung on the validation rows."""
+    rows = min(MOST_CHECKED_ROWS, facts.rows * project.data.split.validation)
+    texts = rows * max(1.0, facts.mean_characters / 110)
+    return Estimate(15 + texts / 60, memory_bytes=int(1.2 * GIGA), disk_bytes=GIGA // 8)
+
+
+@stage("compress", version="1", reads=("compress",), gives=Model, estimate=estimate)
+def compress(
+    project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events
+) -> None:
+    """Export the network, climb the rungs up to the wanted one, and keep it unless it loses."""
+    wanted = project.compress.target
+    rows = _checked_rows(dataset, model)
+    original = _exported(model, rows, draft, events)
+    names = list(RUNGS)[: list(RUNGS).index(wanted) + 1]
+    files = {name: _climbed(name, draft) for name in names}
+    rungs = list(_checked(files, rows, original, events))
+    choice, why = _choice(rungs, wanted, project.compress.max_loss)
+    events(Decided("graph", choice, why))
+    draft.record["rows_per_s"] = _rows_per_s(files, rows)
+    _write(model, files[choice], draft.out)
+    told = {"target": wanted, "choice": choice, "why": why, "rungs": [r.to_json() for r in rungs]}
+    (draft.out / "compress.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def _checked_rows(dataset: Dataset, model: Model) -> CheckedRows:
+    """At most 2,000 validation rows, evenly spaced."""
+    source, answer = model.spec.inputs[0], model.spec.target
+    table = pq.read_table(dataset.part("validation"), columns=[source.column, answer.column])
+    count = min(len(table), MOST_CHECKED_ROWS)
+    table = table.take(np.linspace(0, len(table) - 1, count).astype(np.int64))
+    kind, target = inputs.find(source.kind), targets.find(answer.kind)
+    encode = kind.encoder(source.state, model.folder)
+    return CheckedRows(
+        encoded=encode(table[source.column].to_pylist()),
+        truth=table[answer.column].to_pylist(),
+        answers=lambda outputs: target.decode(outputs, answer.state),
+        main=lambda truth, answers: next(
+            each for each in target.score(truth, answers) if each.name == target.main
+        ),
+    )
+
+
+def _exported(model: Model, rows: CheckedRows, draft: Draft, events: Events) -> Sequence[Answer]:
+    """The network's own answers; the fp32 graph lies in `kept` afterwards."""
+    from modelyard.models.export import export, network_outputs
+
+    source, answer = model.spec.inputs[0], model.spec.target
+    kind = inputs.find(source.kind)
+    events(Progress("reading the network's own answers", 0, 1))
+    width = targets.find(answer.kind).width(answer.state)
+    network = kind.network(model.folder, width, 0.0)
+    outputs = network_outputs(network, rows.encoded)
+    events(Progress("exporting the graph", 0, 1))
+    example = kind.encoder(source.state, model.folder)([kind.example(), kind.example()])
+    export(network, example.collate([0, 1]), draft.kept / "plain.onnx")
+    return rows.answers(pooled(outputs, rows.encoded.row_of))
+
+
+def _climbed(name: str, draft: Draft) -> Path:
+    file = draft.kept / f"{name}.onnx"
+    file.unlink(missing_ok=True)
+    RUNGS[name](draft.kept / "plain.onnx", file)
+    return file
+
+
+def _checked(
+    files: Mapping[str, Path], rows: CheckedRows, original: Sequence[Answer], events: Events
+) -> Iterator[Rung]:
+    """Each rung's measure and its distance from the network; nothing where there are no rows."""
+    if not rows.truth:
+        return
+    own = rows.main(rows.truth, original)
+    for done, (name, file) in enumerate(files.items()):
+        events(Progress("checking the graphs", done, len(files), "graphs"))
+        found = rows.answers(pooled(Graph(file).outputs(rows.encoded), rows.encoded.row_of))
+        measure = rows.main(rows.truth, found)
+        sign = 1 if measure.higher_is_better else -1
+        yield Rung(
+            name=name,
+            size_bytes=file.stat().st_size,
+            measure=measure,
+            loss=sign * (own.value - measure.value),
+            agreement=_agreement(original, found),
+            largest_difference=_largest_difference(original, found),
+        )
+
+
+def _agreement(first: Sequence[Answer], second: Sequence[Answer]) -> float:
+    """The share of answers that are equal but for their scores."""
+    equal = sum(_said(a) == _said(b) for a, b in zip(first, second, strict=True))
+    return equal / len(first)
+
+
+def _said(answer: Answer) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if not list(_scores(value))}
+
+
+def _scores(value: Any) -> Iterator[float]:
+    """Every score within an answer, in order."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _scores(inner)
+
+
+def _largest_difference(first: Sequence[Answer], second: Sequence[Answer]) -> float:
+    pairs = (zip(_scores(a), _scores(b), strict=True) for a, b in zip(first, second, strict=True))
+    return max(abs(a - b) for pair in pairs for a, b in pair)
+
+
+def _choice(rungs: Sequence[Rung], wanted: str, max_loss: float) -> tuple[str, str]:
+    """The rung to release, and why in words a person reads."""
+    if wanted == "fp32":
+        return wanted, "the project file asks for fp32"
+    if not rungs:
+        return "fp32", f"there are no validation rows on which {wanted} could be checked"
+    rung = next(each for each in rungs if each.name == wanted)
+    said = f"{wanted} loses {100 * rung.loss:.2f} points of {rung.measure.name}"
+    if rung.loss <= 0:
+        said = f"{wanted} loses no {rung.measure.name}"
+    said += f" on {rung.measure.rows:,} validation rows"
+    if rung.loss > max_loss:
+        return "fp32", f"{said}, more than compress.max_loss = {max_loss:g} allows"
+    return wanted, f"{said} and is {_times_smaller(rungs, rung):.1f} × smaller"
+
+
+def _times_smaller(rungs: Sequence[Rung], rung: Rung) -> float:
+    return rungs[0].size_bytes / rung.size_bytes
+
+
+def _rows_per_s(files: Mapping[str, Path], rows: CheckedRows) -> dict[str, float]:
+    """How fast each rung is, measured in turn: the median of three, without encoding."""
+    pieces = rows.encoded.first(TIMED_ROWS)
+    if not pieces.rows:
+        return {}
+    graphs = {name: Graph(file) for name, file in files.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in graphs}
+    for _ in range(TIMED_TURNS):
+        for name, graph in graphs.items():
+            started = time.perf_counter()
+            graph.outputs(pieces)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: round(pieces.rows / float(np.median(s)), 1) for name, s in seconds.items()}
+
+
+def _write(model: Model, graph: Path, out: Path) -> None:
+    """The model's files, not copied where the file system can share them, and the graph."""
+    for name in files_in(model.folder):
+        if name != "model.json":
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            _share(model.folder / name, out / name)
+    graph.replace(out / GRAPH)
+    spec = model.spec.model_copy(update={"graph": GRAPH})
+    (out / "model.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
