@@ -16,6 +16,7 @@ from modelyard.core.project import Serve
 from modelyard.runtime.encoded import pooled
 from modelyard.runtime.runtime import Answer, Runtime
 from modelyard.service.batcher import Batcher
+from modelyard.service.bodies import off_loop
 from modelyard.service.metrics import Metrics
 
 Row = Mapping[str, Any]
@@ -23,6 +24,8 @@ ENCODER_THREADS = 2
 MOST_REQUESTS_ROWS = 8
 """Rows admitted at once, in requests of the largest size."""
 MOST_WAITING_TOKENS = 1 << 18
+BYTES_IN_JSON = 20
+"""About what a score takes in an answer."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Admission:
             encoded = await loop.run_in_executor(self._workers, self._runtime.encode, rows)
             outputs = await self._batcher.outputs(encoded)
             rows_outputs = pooled(outputs, encoded.row_of)
-            answers = await loop.run_in_executor(self._workers, self._runtime.decode, rows_outputs)
+            size = BYTES_IN_JSON * rows_outputs.size
+            answers = await off_loop(size, self._runtime.decode, rows_outputs)
             ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
             return answers, ticket.usage
 

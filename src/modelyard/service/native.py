@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.responses import JSONResponse, Response
 
 from modelyard.core.project import Serve
-from modelyard.service.admission import Admission
+from modelyard.service.admission import BYTES_IN_JSON, Admission
 from modelyard.service.bodies import check_json_type, off_loop, read_json, unless_gone, validated
 from modelyard.service.openapi import json_body, path_parameters, problems, row_schema
 from modelyard.service.release_info import ReleaseInfo
@@ -93,7 +93,9 @@ def router(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
             "predictions": answers,
             "usage": {"rows": usage.rows, "tokens": usage.tokens},
         }
-        return await off_loop(20 * len(answers) * len(release.labels), partial(JSONResponse, reply))
+        return await off_loop(
+            BYTES_IN_JSON * len(answers) * len(release.labels), partial(JSONResponse, reply)
+        )
 
     return routes
 

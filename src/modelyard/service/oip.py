@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from modelyard.core.errors import RequestInvalid
 from modelyard.core.project import Serve
-from modelyard.service.admission import Admission
+from modelyard.service.admission import BYTES_IN_JSON, Admission
 from modelyard.service.bodies import off_loop, parse_json, read_body, unless_gone, validated
 from modelyard.service.openapi import json_body, oip_errors, path_parameters
 from modelyard.service.release_info import ReleaseInfo
@@ -139,7 +139,7 @@ def models(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
         answers, _ = await unless_gone(request, admission.predict(rows))
         tensors, parts = written(answers, asked_for)
         return await off_loop(
-            20 * len(rows) * len(release.labels), _reply, release, asked, tensors, parts
+            BYTES_IN_JSON * len(rows) * len(release.labels), _reply, release, asked, tensors, parts
         )
 
     for path, names in (

@@ -16,7 +16,6 @@ SAID = {
     413: "The body, the rows or a text are over a limit.",
     415: "The body's type or compression is not read here.",
     422: "The request cannot be answered; `detail` says why.",
-    500: "The service failed.",
     503: "The service is busy; come again after Retry-After seconds.",
 }
 RETRY_AFTER = {
