@@ -32,11 +32,12 @@ def main(options: argparse.Namespace) -> int:
     from modelyard.doors import open_release
 
     out = options.out or options.file.with_suffix(f".predictions{options.file.suffix}")
+    is_flat = out.suffix.lower() in (".csv", ".tsv")
     runtime = open_release(options.release, options.public_key)
     done = refused = 0
     with Writer(out) as writer:
         for rows in stream(options.file, BATCH_ROWS):
-            answered = list(answer(runtime, rows))
+            answered = [flat(row) if is_flat else row for row in answer(runtime, rows)]
             writer.write(answered)
             done += len(answered)
             refused += sum(row["error"] is not None for row in answered)
@@ -55,9 +56,14 @@ def answer(runtime: "Runtime", rows: list[dict[str, Any]]) -> Iterator[dict[str,
     answers = iter(runtime.predict(good))
     for row, problem in zip(rows, problems, strict=True):
         found = next(answers) if problem is None else {}
-        flat = {
-            name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
-            for name, value in found.items()
-        }
         empty = {"label": None, "score": None, "scores": None}
-        yield {**row, **empty, **flat, "error": problem}
+        yield {**row, **empty, **found, "error": problem}
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose nested values are JSON, for forms without nesting."""
+    nested = (dict, list)
+    return {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, nested) else value
+        for name, value in row.items()
+    }
