@@ -5,12 +5,12 @@ import tempfile
 from pathlib import Path
 
 import httpx
+from tests.test_service_fuzz import fuzz
 
 from bench.figures import Figure, counted, measures
 from bench.flow import SETTINGS, _small
 from bench.projects import run
 from bench.serving import served
-from tests.test_service_fuzz import fuzz
 
 CASES = 2000
 HANG_S = 20
@@ -31,8 +31,8 @@ def fuzzing() -> list[Figure]:
         bodies = hostile_bodies()
         failures += _hostile(url, report["name"], bodies)
     said = (
-        "schemathesis on the OpenAPI of a served release (no 5xx, nothing undeclared, no reply over "
-        f"5 s), then {len(bodies)} hostile bodies to two routes (4xx within {HANG_S} s)"
+        "schemathesis on the OpenAPI of a served release (no 5xx, nothing undeclared, no reply "
+        f"over 5 s), then {len(bodies)} hostile bodies to two routes (4xx within {HANG_S} s)"
     )
     return [counted("requests answered with 5xx or not at all", failures, sent, said)]
 
