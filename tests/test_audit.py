@@ -271,6 +271,7 @@ def test_page_of_a_whole_run(tmp_path):
     for said in (
         "100 rows were read from films.csv",
         "the weights of epoch 2 were kept",
+        "0.350 on training rows, 0.600 on validation rows",
         "the processor has no bf16",
         "it loses 0.00 points",
         "22.9 MB",

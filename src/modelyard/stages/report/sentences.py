@@ -6,10 +6,6 @@ from typing import Any
 from modelyard.stages.report.numbers import interval, shown, signed, title, wanted
 
 Json = Mapping[str, Any]
-FIRST = {
-    "worse": "This model is worse than a plain baseline",
-    "as good": "A plain baseline is as good as this model",
-}
 
 
 def headline(found: Json) -> list[str]:
@@ -32,10 +28,17 @@ def _not_ahead(found: Json, baseline: Json) -> str:
     main = found["main"]
     own, its = (measure_of(each["measures"], main) for each in (found, baseline))
     return (
-        f"{FIRST[baseline['judgement']]}: {called(baseline['name'])} has {title(main).lower()} "
+        f"{_judged(baseline)}: {called(baseline['name'])} has {title(main).lower()} "
         f"{shown(main, its['value'])} on the same {own['rows']:,} test rows, this model "
         f"{shown(main, own['value'])} ({_points(baseline['difference'])})."
     )
+
+
+def _judged(baseline: Json) -> str:
+    if baseline["judgement"] == "worse":
+        return "This model is worse than a plain baseline"
+    surely = "may be" if baseline["difference"]["value"] > 0 else "is"
+    return f"A plain baseline {surely} as good as this model"
 
 
 def _points(difference: Json) -> str:
