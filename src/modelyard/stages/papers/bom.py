@@ -111,10 +111,11 @@ def _licence_of(package: str) -> str:
     except PackageNotFoundError:
         return ""
     named = [c for c in about.get_all("Classifier", []) if c.startswith("License :: ")]
-    told = about.get("License-Expression") or about.get("License") or ""
+    fields = ("License-Expression", "License")
+    told = next((about[field] for field in fields if field in about), "")
     if not 0 < len(told) < 100:  # some packages put the whole text there
         told = named[0].rpartition(" :: ")[2] if named else ""
-    return str(told)
+    return told
 
 
 def _licences(name: str) -> "Iterable[License]":

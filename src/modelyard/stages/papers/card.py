@@ -49,7 +49,7 @@ def front_matter(facts: Facts) -> str:
             dataset_type=facts.spec.name,
             dataset_name=source,
             dataset_split="test",
-            metric_type=HUB_METRICS.get(each["name"], each["name"]),
+            metric_type=str(HUB_METRICS.get(each["name"], each["name"])),
             metric_name=title(each["name"]),
             metric_value=round(each["value"], 6),
         )
