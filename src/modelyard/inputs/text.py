@@ -114,9 +114,12 @@ class Text:
 
         if _cjk_share(values[:2000]) > 0.2:
             return "TF-IDF of characters", TfidfVectorizer(
-                analyzer="char", ngram_range=(1, 2), sublinear_tf=True, min_df=2
+                analyzer="char", ngram_range=(1, 2), sublinear_tf=True
             )
-        return "TF-IDF of words", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        if not any(map(words.build_analyzer(), values)):
+            return "TF-IDF of characters", words.set_params(analyzer="char")
+        return "TF-IDF of words", words
 
     def example(self) -> Any:
         """A value for the API's documentation."""
