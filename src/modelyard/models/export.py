@@ -23,6 +23,8 @@ def network_outputs(network: Any, pieces: Pieces) -> NDArray[np.float32]:
     """A network's own outputs of pieces (P, C), in their order, as PyTorch computes them."""
     network.eval()
     outputs = np.empty((len(pieces.lengths), network.config.num_labels), dtype=np.float32)
+    if not len(outputs):
+        return outputs
     with torch.inference_mode():
         for group in groups_by_length(np.arange(len(outputs)), pieces.lengths):
             arrays = pieces.collate(group).items()

@@ -111,7 +111,9 @@ def compress(
     draft.record["rows_per_s"] = _rows_per_s(files, rows)
     _write(model, files[choice], draft.out)
     told = {"target": wanted, "choice": choice, "why": why, "rungs": [r.to_json() for r in rungs]}
-    (draft.out / "compress.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (draft.out / "compress.json").write_text(
+        json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def _checked_rows(dataset: Dataset, model: Model) -> CheckedRows:
