@@ -2,8 +2,9 @@
 
 A weight matrix has one scale for each output, and what it is multiplied with one for each token,
 found when the graph runs (Yao et al. 2022, ZeroQuant, section 3.2). So no calibration rows are
-needed, and a row's answer does not depend on the rows it shares a batch with, as it does with one
-scale for the whole batch.
+needed, and a row's answer does not depend on the rows it shares a batch with. With one scale for
+the whole batch a logit moved by up to 0.7 (MiniLM, film reviews); so it moves by rounding alone,
+5e-4 in one of 1,200 rows and 4e-7 in the others.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ MOST_WEIGHT = 63
 """Weights use 7 bits: with 8, processors without VNNI overflow 16 bits when they add products."""
 MOST_VALUE = 127
 MIDDLE = 128
-LEAST_PEAK = 1e-6
 CONTRIB = "com.microsoft"
 
 
@@ -44,7 +44,6 @@ class _Rewriting:
         self.outputs = {each.name for each in graph.output}
         self.tokens: set[str] = set()
         self.add("int8.most", np.float32(MOST_VALUE))
-        self.add("int8.least_peak", np.float32(LEAST_PEAK))
         self.add("int8.one", np.float32(1))
         self.add("int8.step", np.float32(1 / MOST_VALUE))
         self.add("int8.middle", np.uint8(MIDDLE))
@@ -93,7 +92,10 @@ class _Rewriting:
             yield helper.make_node("Add", [scaled, bias[0]], [out])
 
     def _quantized(self, tokens: str) -> Iterator[NodeProto]:
-        """Each token (..., K) times 127 over its largest magnitude, in 8 bits."""
+        """Each token (..., K) times 127 over its peak, its largest magnitude, in 8 bits.
+
+        A token of zeros gets any levels; times its peak, which is 0, they are zeros again.
+        """
         if tokens in self.tokens:
             return
         self.tokens.add(tokens)
@@ -101,8 +103,7 @@ class _Rewriting:
         yield make("ReduceMax", [tokens], [f"{tokens}.high"], axes=[-1])
         yield make("ReduceMin", [tokens], [f"{tokens}.low"], axes=[-1])
         yield make("Neg", [f"{tokens}.low"], [f"{tokens}.depth"])
-        ends = [f"{tokens}.high", f"{tokens}.depth", "int8.least_peak"]
-        yield make("Max", ends, [f"{tokens}.peak"])
+        yield make("Max", [f"{tokens}.high", f"{tokens}.depth"], [f"{tokens}.peak"])
         yield make("Div", ["int8.most", f"{tokens}.peak"], [f"{tokens}.rate"])
         yield make("Mul", [tokens, f"{tokens}.rate"], [f"{tokens}.level"])
         level = [f"{tokens}.level", "int8.one", "int8.middle"]
