@@ -5,6 +5,7 @@ import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -75,6 +76,18 @@ def test_there_is_no_import_cycle() -> None:
 @pytest.mark.parametrize("module", sorted(FILES))
 def test_files_stay_under_500_lines(module: str) -> None:
     assert len(FILES[module].read_text("utf-8").splitlines()) <= 500
+
+
+def test_functions_stay_short() -> None:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    lines = [
+        int(node.end_lineno or 0) - node.lineno + 1
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, kinds)
+    ]
+    assert median(lines) <= 10
+    assert max(lines) <= 45
 
 
 @pytest.mark.parametrize("module", sorted(m for m in FILES if room(m) in LIGHT))
