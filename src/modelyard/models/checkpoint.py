@@ -17,7 +17,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
     """Write tensors and plain JSON facts; a kill at any moment leaves the last one whole."""
     draft = folder / f"{NAME}.draft"
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, draft, metadata={"facts": json.dumps(facts, sort_keys=True)})
+    save_file(whole, draft, metadata={"facts": json.dumps(facts)})
     draft.rename(folder / NAME)
 
 

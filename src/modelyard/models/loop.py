@@ -26,7 +26,6 @@ from modelyard.models.workers import MOST_WORKERS, Map, in_turn, side_by_side
 CHECKPOINT_SECONDS = 10.0
 CHECKPOINT_SHARE = 0.01
 EVENT_SECONDS = 1.0
-SAVING_SECONDS = 1.0
 FORWARD_SHARE = 0.5  # of a step's time, with a margin
 
 
@@ -218,7 +217,7 @@ def _count(run: Run, batch: Batch, added: Added, seconds: float) -> None:
     state.step_seconds += seconds
     run.recent = [*run.recent[-19:], (seconds, batch.rows)]
     if not state.history:
-        run.pace.reserve = SAVING_SECONDS + FORWARD_SHARE * run.task.validation.rows / _speed(run)
+        run.pace.reserve = FORWARD_SHARE * run.task.validation.rows / _speed(run)
 
 
 def _speed(run: Run) -> float:
@@ -233,7 +232,7 @@ def _judge(run: Run) -> None:
     began = time.perf_counter()
     rows = run.task.validation.rows
     found = evaluate(run.network, run.task, run.side_by_side) if rows else None
-    run.pace.reserve = SAVING_SECONDS + 1.1 * (time.perf_counter() - began)
+    run.pace.reserve = 1.1 * (time.perf_counter() - began)
     line = {
         "epoch": state.epoch,
         "steps": state.steps_of_epoch,

@@ -1,6 +1,7 @@
 """How far training has come, by steps or by the clock, and the learning rate at each moment."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -20,22 +21,24 @@ class Pace:
     """Progress from 0 to 1: by steps, or with a budget by seconds.
 
     With a budget training ends, its rate decayed to 0, when what is left is just enough to
-    evaluate and save (`reserve`).
+    evaluate (`reserve`) and save (`saving`). All times are seconds.
     """
 
     total_steps: int
     budget: float
+    saving: float = 0.0
+    clock: Callable[[], float] = time.perf_counter
     spent_before: float = 0.0
-    """Seconds spent before this process took over."""
+    """Spent before this process took over."""
     began: float = field(default_factory=time.perf_counter)
     started: float | None = None
-    """Seconds spent when the first step began; None before."""
+    """Spent when the first step began; None before."""
     reserve: float = 0.0
 
     @property
     def spent(self) -> float:
         """Seconds spent so far, over all processes."""
-        return self.spent_before + time.perf_counter() - self.began
+        return self.spent_before + self.clock() - self.began
 
     def progress(self, steps: float) -> float:
         """How far training has come after `steps` steps."""
@@ -43,7 +46,7 @@ class Pace:
             return min(1.0, steps / self.total_steps)
         if self.started is None:
             self.started = self.spent
-        available = self.budget - self.reserve - self.started
+        available = self.budget - self.reserve - self.saving - self.started
         return min(1.0, (self.spent - self.started) / max(available, 1e-9))
 
     def total_of(self, steps: int) -> int:
@@ -56,4 +59,4 @@ class Pace:
         """Seconds until the end, with evaluation, where a step takes `step_seconds`."""
         if self.budget:
             return max(0.0, self.budget - self.spent)
-        return (self.total_steps - steps) * step_seconds + self.reserve
+        return (self.total_steps - steps) * step_seconds + self.reserve + self.saving

@@ -21,6 +21,8 @@ from modelyard.models.loop import Recipe, Run, State
 from modelyard.models.schedule import Pace
 from modelyard.models.workers import MOST_WORKERS
 
+SAVED_BYTES_PER_S = 200_000_000
+
 
 @dataclass(frozen=True)
 class Job:
@@ -114,7 +116,12 @@ def _run(job: Job, state: State) -> Run:
             sampled=isinstance(network, FastBert),
             workers=workers,
         ),
-        pace=Pace(options.epochs * batches.steps_in_epoch, budget, began=job.began),
+        pace=Pace(
+            total_steps=options.epochs * batches.steps_in_epoch,
+            budget=budget,
+            saving=sum(p.nbytes for p in job.network.parameters()) / SAVED_BYTES_PER_S,
+            began=job.began,
+        ),
         state=state,
         kept=job.kept,
         events=job.events,

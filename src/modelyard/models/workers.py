@@ -32,11 +32,11 @@ def side_by_side(workers: int) -> Iterator[Map]:
         return
     threads = torch.get_num_threads()
     own = max(1, threads // workers)
-    with ThreadPoolExecutor(workers, initializer=_begin, initargs=(own,)) as pool:
-        yield lambda function, items: list(pool.map(function, items))
-    torch.set_num_threads(threads)
-
-
-def _begin(threads: int) -> None:
-    torch.set_num_threads(threads)  # of this thread only
-    torch.set_flush_denormal(True)
+    with ThreadPoolExecutor(
+        workers, initializer=torch.set_flush_denormal, initargs=(True,)
+    ) as pool:
+        torch.set_num_threads(own)  # of this thread, and of those that begin from now on
+        try:
+            yield lambda function, items: list(pool.map(function, items))
+        finally:
+            torch.set_num_threads(threads)

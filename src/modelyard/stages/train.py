@@ -17,11 +17,19 @@ from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec
 from modelyard.core.errors import PairImpossible
 from modelyard.core.events import Decided, Events
 from modelyard.core.project import Project
-from modelyard.core.stages import Estimate, RowFacts, stage
+from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.models import backbones
 from modelyard.models.backbones import Backbone
 from modelyard.runtime.encoded import Encoded
+
+MEASURING_SECONDS = 0.05
+START_SECONDS = 10.0  # imports, loading, saving
+TOKENS_PER_CHARACTER = 0.25
+MOST_TOKENS = 512
+STEP_TOKENS = 4096
+EPOCH_IN_FORWARDS = 2.6  # forward, most of a backward pass, evaluation
+USED_SHARE = 0.6  # of the speed of plain matrix products
 
 if TYPE_CHECKING:
     from modelyard.models.evaluation import Task
@@ -50,7 +58,31 @@ def causes(project: Project) -> Mapping[str, str]:
 
 def estimate(project: Project, facts: RowFacts) -> Estimate:
     """Seconds, memory and disk, from the backbone's size and this machine's speed."""
-    return Estimate()
+    size = backbones.size(_backbone_name(project), project.folder)
+    options = project.train
+    tokens = facts.rows * min(MOST_TOKENS, 2 + facts.mean_characters * TOKENS_PER_CHARACTER)
+    forward = 2 * size.body * tokens
+    passes = {"head": 1.0}.get(options.method, EPOCH_IN_FORWARDS * options.epochs)
+    computing = passes * forward / (_operations_per_s() * USED_SHARE)
+    weights = size.parameters * 4
+    return Estimate(
+        seconds=START_SECONDS + (options.minutes * 60 or computing),
+        memory_bytes=int(
+            0.6 * GIGA + 5 * weights + 2 * STEP_TOKENS * size.layers * size.width * 80
+        ),
+        disk_bytes=weights * 9,  # the model, and two checkpoints while one replaces the other
+    )
+
+
+def _operations_per_s() -> float:
+    """Floating-point operations a second in matrix products, measured in a blink."""
+    square = np.ones((512, 512), dtype=np.float32)
+    square @ square  # the first one starts the threads
+    began, products = time.perf_counter(), 0
+    while time.perf_counter() - began < MEASURING_SECONDS:
+        square @ square
+        products += 1
+    return products * 2 * 512**3 / (time.perf_counter() - began)
 
 
 @stage(
