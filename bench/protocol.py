@@ -15,7 +15,7 @@ from bench.rates import _parts, _rows
 from bench.serving import served
 
 ROWS = 200
-MOST_DIFFERENCE = 1e-6
+MOST_DIFFERENCE = 1e-3  # an int8 rounding step may differ with the length a batch is padded to
 
 
 @measures("protocol")
