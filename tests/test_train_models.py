@@ -289,3 +289,11 @@ def test_weights_of_a_package_become_safetensors(
     kept = load_file(found.folder / "model.safetensors")
     assert all(torch.equal(kept[name], tensor) for name, tensor in tensors.items())
     assert backbones.resolve("m3e-small").folder == found.folder
+
+
+def test_few_rows_of_all_lengths_are_padded_little_too() -> None:
+    rng = np.random.default_rng(0)
+    pieces = encoded([[int(n)] for n in rng.gamma(4, 7, 100) + 3])
+    epoch = Batches(pieces, 32, seed=0, parts=2).epoch(0)
+    padded = sum(batch.padded_tokens for batch in epoch)
+    assert 1 - sum(batch.tokens for batch in epoch) / padded < 0.05

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 MEGA_STEPS = 64
 MOST_TOKENS = 4096
-PADDING = 0.04
-SMALL_TOKENS = 64
+PADDING = 0.045
+SMALL_TOKENS = 8
 
 
 class Pieces(Protocol):

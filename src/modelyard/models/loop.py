@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modelyard.core.events import Events, Noted, Progress
+from modelyard.core.events import Decided, Events, Noted, Progress
 from modelyard.models import checkpoint
 from modelyard.models.batches import Batch, Batches, Part
 from modelyard.models.dropout import noise
@@ -102,10 +102,18 @@ def fit(run: Run) -> State:
     with _settings(run.state), side_by_side(run.recipe.workers) as run.side_by_side:
         while not _is_over(run):
             _epoch(run)
-    if run.state.best_epoch not in (0, run.state.epoch):
-        checkpoint.put_weights(run.network, run.best_weights)
+    _keep_best(run)
     run.network.eval()
     return run.state
+
+
+def _keep_best(run: Run) -> None:
+    state = run.state
+    if state.best_epoch in (0, state.epoch):
+        return
+    checkpoint.put_weights(run.network, run.best_weights)
+    why = f"it is the best of {state.epoch} on the validation rows, by {run.task.main}, then loss"
+    run.events(Decided("weights", f"those after epoch {state.best_epoch}", why))
 
 
 @contextmanager

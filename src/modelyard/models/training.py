@@ -71,6 +71,11 @@ def _started(job: Job, method: methods.Method) -> Run:
         "learning_rate": _learning_rate(job.options, method),
         "precision": decision.to_json(),
     }
+    if isinstance(job.network, FastBert):
+        decisions["backward pass"] = {
+            "backward pass": "rows below the mean gradient by chance, then weighing more",
+            "why": "the gradient stays unbiased, and learned rows cost little",
+        }
     for what, made in decisions.items():
         job.events(Decided(what, str(made[what]), str(made["why"])))
     return _run(job, State(decisions=decisions))
