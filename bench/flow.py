@@ -16,7 +16,7 @@ from bench.rates import _parts, _rows
 from modelyard.core import digest
 
 KILLS = 20
-KILL_ROWS = 400
+SMALL_ROWS = 160
 SETTINGS = ("--set", "train.epochs=2", "--set", "train.patience=0")
 SAME = {"compress": ("model.safetensors", "graph.onnx"), "audit": ("predictions.parquet",)}
 
@@ -70,20 +70,21 @@ def kill() -> list[Figure]:
         if (found := _digests(folder)) != wanted:
             failures.append(f"after {whole_s * moment / 1000:.1f} s: {found}")
     said = (
-        f"minilm, {KILL_ROWS} reviews, 2 epochs; killed at moments drawn over the {whole_s:.0f} s "
-        f"of a whole run ({died} before its end), then run again; weights, graph, predictions"
+        f"minilm, {SMALL_ROWS} reviews, 2 epochs, checkpoints every 0.2 s; killed at moments drawn "
+        f"over the {whole_s:.0f} s of a whole run ({died} before its end), then run again; weights, "
+        "graph and predictions"
     )
     return [counted("runs after kill -9 that differ", failures, KILLS, said)]
 
 
 def _small(name: str) -> Path:
     rows = _rows(_parts(from_sample("reviews")) / "train.parquet")
-    return from_rows(name, random.Random(0).sample(rows, KILL_ROWS))
+    return from_rows(name, random.Random(0).sample(rows, SMALL_ROWS))
 
 
 def _killed(folder: Path, after_s: float) -> bool:
-    command = [sys.executable, "-m", "modelyard", "run", str(folder), "--json", *SETTINGS]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    command = [sys.executable, "-m", "bench.often_kept", "run", str(folder), "--json", *SETTINGS]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
     try:
         process.wait(timeout=after_s)
     except subprocess.TimeoutExpired:
