@@ -70,9 +70,9 @@ def kill() -> list[Figure]:
         if (found := _digests(folder)) != wanted:
             failures.append(f"after {whole_s * moment / 1000:.1f} s: {found}")
     said = (
-        f"minilm, {SMALL_ROWS} reviews, 2 epochs, checkpoints every 0.2 s; killed at moments drawn "
-        f"over the {whole_s:.0f} s of a whole run ({died} before its end), then run again; weights, "
-        "graph and predictions"
+        f"minilm, {SMALL_ROWS} reviews, 2 epochs, checkpoints every 0.2 s; killed at moments "
+        f"drawn over the {whole_s:.0f} s of a whole run ({died} before its end), then run again; "
+        "weights, graph and predictions"
     )
     return [counted("runs after kill -9 that differ", failures, KILLS, said)]
 
