@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from tests.tiny import make_backbone
 
+collect_ignore = ["kill_training.py"]
+"""A program that a test starts; to import it is to run it."""
+
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
