@@ -134,6 +134,7 @@ BAD_BODIES = {
     "UTF-16": ('{"rows": [{"text": "x"}]}'.encode("utf-16"), "not UTF-8"),
     "NaN": (b'{"rows": [{"text": "x", "n": NaN}]}', "NaN"),
     "Infinity": (b'{"rows": [{"text": "x", "n": -Infinity}]}', "Infinity"),
+    "beyond a float": (b'{"rows": [{"text": "x", "n": 1e999}]}', "too large"),
     "key twice": (b'{"rows": [{"text": "x", "text": "y"}]}', "twice"),
     "half a surrogate pair": (b'{"rows": [{"text": "\\ud83d"}]}', "surrogate"),
     "half a pair as key": (b'{"rows": [{"\\ud83d": 1}]}', "surrogate"),
@@ -332,6 +333,29 @@ def test_tritonclient_sees_errors(tritonclient: triton.InferenceServerClient) ->
     with pytest.raises(InferenceServerException, match="65 rows") as raised:
         tritonclient.infer("tiny", [tensor(["x"] * 65, True, [65])])
     assert raised.value.status() == "413"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"outputs": [{"name": "scores"}] * 300}, "asked for twice"),
+        ({"parameters": {str(n): [] for n in range(300)}}, "at most 100"),
+        ({"inputs": [1] * 3000}, "inputs[0]"),
+    ],
+)
+def test_floods_are_refused_at_their_first_problem(
+    client: httpx.Client, more: dict[str, Any], said: str
+) -> None:
+    reply = client.post(INFER, json=infer_json(["x"]) | more)
+    assert (reply.status_code, said in reply.json()["error"]) == (400, True), reply.text
+    assert "more problems" not in reply.text
+    flood = client.post(PREDICT, json={"rows": []} | dict.fromkeys(map(str, range(300)), 1))
+    assert "300 problems" in as_problem(flood)["detail"]
+
+
+def test_a_number_beyond_a_float_is_no_parameter(client: httpx.Client) -> None:
+    body = json.dumps(infer_json(["x"], parameters={"x": 7})).replace("7", "1e999")
+    assert client.post(INFER, content=body).status_code == 400
 
 
 def test_only_the_outputs_asked_for_come(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import zlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ ENCODINGS = ("gzip", "deflate")
 JSON_TYPES = ("", "application/json")
 
 SMALL = 1 << 16
+MOST_PROBLEMS = 100
+"""Problems of a body that are looked at; millions would hold everybody up."""
 
 Body = TypeVar("Body", bound=BaseModel)
 Result = TypeVar("Result")
@@ -131,15 +134,18 @@ def check_json_type(request: Request) -> None:
 def parse_json(body: bytes) -> Any:
     """The JSON document in `body`; raises RequestInvalid in one sentence.
 
-    Refused beside what is not JSON: NaN and Infinity, a key that stands twice in one object,
-    half a surrogate pair, numbers of thousands of digits, and nesting beyond what can be read.
+    Refused beside what is not JSON: NaN and Infinity, numbers beyond the range of a float, a key
+    that stands twice in one object, half a surrogate pair, numbers of thousands of digits, and
+    nesting beyond what can be read.
 
     >>> parse_json(b'{"rows": []}')
     {'rows': []}
     """
     try:
         text = body.decode("utf-8-sig")
-        document = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        document = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite
+        )
         if "\\u" in text:  # only an escape can bring half a surrogate pair into valid UTF-8
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
@@ -187,6 +193,13 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _finite(number: str) -> float:
+    found = float(number)
+    if math.isinf(found):
+        raise ValueError(f"the number {number[:40]} is too large for 64 bits")
+    return found
+
+
 def validated(model: type[Body], document: Any) -> Body:
     """`document` as `model`; raises RequestInvalid naming the first problem and its place."""
     try:
@@ -196,6 +209,8 @@ def validated(model: type[Body], document: Any) -> Body:
 
 
 def _sentence(error: ValidationError, keys: str) -> str:
+    if (count := error.error_count()) > MOST_PROBLEMS:
+        return f"The body has {count:,} problems; a body has: {keys}."
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     first = problems[0]
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])[:200]

@@ -1,10 +1,10 @@
 """The native API: rows in, answers and usage out."""
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
 from starlette.responses import JSONResponse, Response
 
 from modelyard.core.project import Serve
@@ -18,7 +18,7 @@ class PredictRequest(BaseModel):
     """Rows to answer."""
 
     model_config = ConfigDict(extra="forbid")
-    rows: list[dict[str, Any]] = Field(description="one object for each row")
+    rows: Annotated[list[dict[str, Any]], FailFast()] = Field(description="one object for each row")
 
 
 class UsageReply(BaseModel):

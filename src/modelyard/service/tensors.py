@@ -7,19 +7,31 @@ row major (the binary tensor data extension).
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_origin
+from typing import Annotated, Any, get_origin
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from modelyard.core.errors import RequestInvalid
 from modelyard.runtime.runtime import Answer
 from modelyard.service.release_info import ReleaseInfo
 
 Parameter = bool | int | float | str
-Parameters = dict[str, Parameter]
+MOST_PARAMETERS = 100
 UNSUPPORTED = ("shared_memory_region", "classification")
 LENGTH = struct.Struct("<I")
+
+
+def _few(parameters: Any) -> Any:
+    """Refuse a flood before each of its values is looked at."""
+    if isinstance(parameters, dict) and len(parameters) > MOST_PARAMETERS:
+        raise ValueError(
+            f"there are {len(parameters):,} parameters; at most {MOST_PARAMETERS} are taken"
+        )
+    return parameters
+
+
+Parameters = Annotated[dict[str, Parameter], BeforeValidator(_few)]
 
 
 class InputTensor(BaseModel):
@@ -27,7 +39,7 @@ class InputTensor(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     name: str
-    shape: list[int]
+    shape: Annotated[list[int], FailFast()]
     datatype: str
     parameters: Parameters = Field(default_factory=dict)
     data: list[Any] | None = None
@@ -47,8 +59,8 @@ class InferRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
     id: str | None = None
     parameters: Parameters = Field(default_factory=dict)
-    inputs: list[InputTensor]
-    outputs: list[RequestedOutput] | None = None
+    inputs: Annotated[list[InputTensor], FailFast()]
+    outputs: Annotated[list[RequestedOutput] | None, FailFast()] = None
 
 
 @dataclass(frozen=True)
@@ -196,16 +208,20 @@ def wanted(asked: InferRequest, known: Mapping[str, Output]) -> list[tuple[Outpu
     binary = asked.parameters.get("binary_data_output") is True
     if not asked.outputs:
         return [(output, binary) for output in known.values()]
-    found = []
+    found: dict[str, tuple[Output, bool]] = {}
     for output in asked.outputs:
         if output.name not in known:
             raise RequestInvalid(
                 f"There is no output {output.name[:80]!r}; there are: {', '.join(known)}."
             )
+        if output.name in found:
+            raise RequestInvalid(
+                f"The output {output.name!r} is asked for twice; ask for each once."
+            )
         refuse_unsupported(output.parameters)
         as_binary = output.parameters.get("binary_data", binary) is True
-        found.append((known[output.name], as_binary))
-    return found
+        found[output.name] = (known[output.name], as_binary)
+    return list(found.values())
 
 
 def written(
