@@ -415,6 +415,7 @@ def test_only_commercial_use_is_checked(made):
         ("mysql+pymysql://u:p@h:3306/d?ssl_key=/k", "mysql+pymysql://h:3306/d"),
         ("sqlite:///rows.db", "sqlite:///rows.db"),
         ("hf://owner/name", "hf://owner/name"),
+        ("hf://owner/name@v1:train", "hf://owner/name@v1:train"),
         ("行/评论.csv", "行/评论.csv"),
         ("postgresql://u:p%40ss@w@h/d", "postgresql://h/d"),
         ("postgresql://u:p?w@h/d", "postgresql://…"),

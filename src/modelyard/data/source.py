@@ -41,10 +41,29 @@ def read(project: Project, events: Events = silent) -> Rows:
     _tell(opened, project.data, events)
     records = list(opened.records)
     if not records:
-        raise RowsEmpty(f"{project.data.rows} holds no rows below its header; add rows.")
+        raise RowsEmpty(f"{without_secrets(project.data.rows)} holds no rows; add rows.")
     columns = columns_of(records)
-    require(columns, columns_wanted(project), project.data.rows)
-    return Rows(project.data.rows, records, columns, opened.counted_in, opened.encoding)
+    require(columns, columns_wanted(project), without_secrets(project.data.rows))
+    return Rows(
+        without_secrets(project.data.rows), records, columns, opened.counted_in, opened.encoding
+    )
+
+
+def without_secrets(source: str) -> str:
+    """A source of rows as it may be shown: a database URL without user, password and query.
+
+    >>> without_secrets("postgresql://ann:secret@db.example/sales?sslkey=a")
+    'postgresql://db.example/sales'
+    >>> without_secrets("rows/sentences.csv"), without_secrets("hf://owner/name@v1:train")
+    ('rows/sentences.csv', 'hf://owner/name@v1:train')
+    """
+    scheme, separator, rest = source.partition("://")
+    if not separator or scheme == "hf":
+        return source
+    place, _, query = rest.replace("#", "?").partition("?")
+    if "@" in query:  # a password with ? in it, or an address: nobody can tell
+        return f"{scheme}://…"
+    return f"{scheme}://{place.rpartition('@')[2]}"
 
 
 def _tell(opened: Opened, data: Data, events: Events) -> None:
@@ -121,8 +140,8 @@ def facts(project: Project) -> RowFacts:
     opened = _open(data, project.folder)
     records = list(islice(opened.records, QUICK_ROWS))
     if not records:
-        raise RowsEmpty(f"{data.rows} holds no rows below its header; add rows.")
-    require(columns_of(records), columns_wanted(project), data.rows)
+        raise RowsEmpty(f"{without_secrets(data.rows)} holds no rows; add rows.")
+    require(columns_of(records), columns_wanted(project), without_secrets(data.rows))
     characters = sum(len(str(r.values.get(name, ""))) for r in records for name in project.inputs)
     rows = len(records) if len(records) < QUICK_ROWS else _count(data, project.folder, records)
     return RowFacts(rows, characters / len(records))

@@ -81,7 +81,7 @@ def prepare(project: Project, draft: Draft, events: Events) -> None:
     counts = Counter(kind for _, kind, _ in found.refused)
     report = look.report(kept, parted, alike, counts, project.data.split.seed)
     report["source"] = {
-        "name": project.data.rows,
+        "name": rows.name,
         "columns": rows.columns,
         "encoding": look.of_encoding(rows.encoding),
     }
@@ -154,7 +154,7 @@ def _is_single(label: Any) -> bool:
 def _too_long(project: Project, rows: Rows, record: Record, name: str) -> TextTooLong:
     length, limit = len(record.values[name]), project.data.max_characters
     return TextTooLong(
-        f"{project.data.rows}, {rows.place(record)}: the text in {name!r} has {length:,} "
+        f"{rows.name}, {rows.place(record)}: the text in {name!r} has {length:,} "
         f"characters and the limit is {limit:,}; shorten it, or raise data.max_characters."
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from modelyard.core.artefacts import Artefact, Dataset, Manifest, Model, ModelSpec, Report
 from modelyard.core.project import Project
+from modelyard.data.source import without_secrets
 from modelyard.stages.report.sentences import headline
 
 Json = dict[str, Any]
@@ -71,23 +72,6 @@ def shareable(project: Project) -> Json:
     resolved = project.model_dump(mode="json", exclude_none=True)
     resolved["data"]["rows"] = without_secrets(resolved["data"]["rows"])
     return resolved
-
-
-def without_secrets(source: str) -> str:
-    """A source of rows without user, password and query.
-
-    >>> without_secrets("postgresql://ann:secret@db.example/sales?sslkey=a")
-    'postgresql://db.example/sales'
-    >>> without_secrets("rows/sentences.csv")
-    'rows/sentences.csv'
-    """
-    scheme, separator, rest = source.partition("://")
-    place, _, query = rest.replace("#", "?").partition("?")
-    if not separator:
-        return source
-    if "@" in query:  # a password with ? in it, or an address: nobody can tell
-        return f"{scheme}://…"
-    return f"{scheme}://{place.rpartition('@')[2]}"
 
 
 def public_report(report: Json, spec: ModelSpec) -> Json:
