@@ -11,7 +11,7 @@ from tests.tiny import make_dataset, project_on
 
 from modelyard.core import digest
 from modelyard.core.artefacts import Dataset, Model
-from modelyard.core.errors import PairImpossible, UnknownName
+from modelyard.core.errors import PairImpossible
 from modelyard.core.events import Event, Noted, Progress
 from modelyard.core.project import Project
 from modelyard.core.stages import RowFacts
@@ -171,11 +171,7 @@ def test_a_resumed_training_says_so(
     assert digest.of_folder(whole.folder) == digest.of_folder(again.folder)
 
 
-def test_unknown_method_and_two_inputs_are_refused(
-    tmp_path: Path, dataset: Dataset, tiny_backbone: Path
-) -> None:
-    with pytest.raises(UnknownName, match="full, head, lora"):
-        trained(tmp_path, dataset, project_on(tiny_backbone, method="fall"))
+def test_two_inputs_are_refused(tmp_path: Path, dataset: Dataset, tiny_backbone: Path) -> None:
     two = project_on(tiny_backbone).model_copy(
         update={"inputs": dict.fromkeys("ab", project_on(tiny_backbone).inputs["text"])}
     )

@@ -37,13 +37,19 @@ def plan_of(project: Project) -> list[Step]:
 
 
 def refuse_early(project: Project) -> None:
-    """Raise now what would otherwise end a run late: kinds, limits, licences."""
+    """Raise now what would otherwise end a run late: kinds, limits, names, parts, licences."""
     from modelyard import inputs, targets
     from modelyard.models.backbones import KNOWN
-    from modelyard.stages.audit import known_limits
+    from modelyard.models.backbones import refuse_unknown as refuse_unknown_backbone
+    from modelyard.stages.audit import known_limits, refuse_no_test
+    from modelyard.stages.train import refuse_several_inputs
 
     for column in project.inputs.values():
         inputs.find(column.kind)
+    refuse_several_inputs(project)
+    refuse_no_test(project)
+    for name in project.backbone.model_dump().values():
+        refuse_unknown_backbone(name, project.folder)
     refuse_unknown(project.accept, known_limits(targets.find(project.target.kind)))
     for known in (KNOWN[name] for name in project.backbone.model_dump().values() if name in KNOWN):
         if problem := licence_problem(project, known.licence):

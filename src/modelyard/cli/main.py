@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from modelyard import __version__
-from modelyard.core.errors import ModelyardError
+from modelyard.core.errors import ModelyardError, SettingInvalid
 
 COMMANDS = ("new", "plan", "run", "show", "predict", "verify", "serve", "samples", "backbones")
 
@@ -45,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - the reader has gone
         return 0
+    except OSError as error:
+        _tell(_refused(error), getattr(options, "json", False))
+        return SettingInvalid.exit_status
+
+
+def _refused(error: OSError) -> SettingInvalid:
+    """What the system refused: a full disk, a folder that is a file, one that is not yours."""
+    place = f" at {error.filename}" if error.filename else ""
+    return SettingInvalid(
+        f"The system says: {error.strerror or error}{place}; mend that, or name another place."
+    )
 
 
 def _tell(error: ModelyardError, as_json: bool) -> None:

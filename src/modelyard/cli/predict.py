@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modelyard.runtime.runtime import Runtime
 
 BATCH_ROWS = 2048
+EMPTY = {"label": None, "score": None, "scores": None, "error": None}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +29,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Stream rows through the release; the output appears whole or not at all."""
+    from modelyard.core.errors import SettingInvalid
     from modelyard.data.files import Writer, stream
     from modelyard.doors import open_release
 
     out = options.out or options.file.with_suffix(f".predictions{options.file.suffix}")
+    if out.resolve() == options.file.resolve():
+        raise SettingInvalid(f"--out {out} is the file of rows itself; give another file.")
     is_flat = out.suffix.lower() in (".csv", ".tsv")
     runtime = open_release(options.release, options.public_key)
     done = refused = 0
@@ -49,6 +53,7 @@ def main(options: argparse.Namespace) -> int:
 def answer(runtime: "Runtime", rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Each row with its answer; a row that cannot be answered says why and harms no other.
 
+    A column of the row that is named like one of the answer's comes out as `given_` and its name.
     Raises ColumnMissing where the file lacks the release's input column.
     """
     problems = [runtime.problem(row) for row in rows]
@@ -56,8 +61,8 @@ def answer(runtime: "Runtime", rows: list[dict[str, Any]]) -> Iterator[dict[str,
     answers = iter(runtime.predict(good))
     for row, problem in zip(rows, problems, strict=True):
         found = next(answers) if problem is None else {}
-        empty = {"label": None, "score": None, "scores": None}
-        yield {**row, **empty, **found, "error": problem}
+        own = {f"given_{name}" if name in EMPTY else name: value for name, value in row.items()}
+        yield {**own, **EMPTY, **found, "error": problem}
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -66,9 +66,8 @@ def _why(stage: Stage, causes: dict[str, Any], store: Store) -> str:
     last = store.latest(stage.name)
     if last is None:
         return "not made yet"
-    changed = [
-        name for name in _flat(causes) if _flat(causes).get(name) != _flat(last.causes).get(name)
-    ]
+    now, then = _flat(causes), _flat(last.causes)
+    changed = [name for name in now | then if now.get(name) != then.get(name)]
     return "changed: " + ", ".join(changed[:3]) if changed else "made by another version"
 
 

@@ -85,7 +85,7 @@ class BackboneChoice(Section):
 class Train(Section):
     """How the weights are moved."""
 
-    method: str = Field("full", description="full, head or lora")
+    method: Literal["full", "head", "lora"] = Field("full", description="full, head or lora")
     minutes: float = Field(0.0, ge=0, description="a time budget; 0 = until it stops improving")
     epochs: int = Field(3, ge=1, description="passes over the training rows, at most")
     batch_rows: int = Field(32, ge=1, description="rows in a step, on average")

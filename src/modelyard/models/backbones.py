@@ -5,6 +5,7 @@ imports torch until weights have to be rewritten.
 """
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -137,23 +138,33 @@ def resolve(name: str, events: Events = silent, beside: Path = Path()) -> Backbo
     A relative folder starts from `beside`. Raises UnknownName, SourceUnreachable,
     BackboneUnusable.
     """
+    refuse_unknown(name, beside)
     if name in KNOWN:
         return _from_package(KNOWN[name], events)
-    if (beside / name).expanduser().is_dir():
-        return _from_folder(name, (beside / name).expanduser())
-    if HUB_ID.match(name) and not name.startswith("."):
-        return _from_hub(name)
-    raise UnknownName(
-        f"There is no backbone {name!r}; give a known name ({', '.join(KNOWN)}), a folder in "
-        "Hugging Face form, or a Hub id such as owner/name."
-    )
+    if (folder := _folder(name, beside)).is_dir():
+        return _from_folder(name, folder)
+    return _from_hub(name)
+
+
+def refuse_unknown(name: str, beside: Path = Path()) -> None:
+    """Raise UnknownName for what is no known name, no folder and no Hub id; fetches nothing."""
+    is_hub_id = HUB_ID.match(name) and not name.startswith(".")
+    if name not in KNOWN and not _folder(name, beside).is_dir() and not is_hub_id:
+        raise UnknownName(
+            f"There is no backbone {name!r}; give a known name ({', '.join(KNOWN)}), a folder in "
+            "Hugging Face form, or a Hub id such as owner/name."
+        )
+
+
+def _folder(name: str, beside: Path) -> Path:
+    return beside / os.path.expanduser(name)  # noqa: PTH111 - pathlib's raises for ~nobody
 
 
 def cause(name: str, beside: Path = Path()) -> str:
     """The digest of what a backbone's name stands for, without fetching it."""
     if name in KNOWN:
         return KNOWN[name].package.sha256
-    if (folder := (beside / name).expanduser()).is_dir():
+    if (folder := _folder(name, beside)).is_dir():
         return _digest(folder)
     return digest.of_json({"hub": name})
 
@@ -163,7 +174,7 @@ def size(name: str, beside: Path = Path()) -> Size:
     if name in KNOWN:
         return KNOWN[name].size
     try:
-        text = ((beside / name).expanduser() / "config.json").read_text(encoding="utf-8")
+        text = (_folder(name, beside) / "config.json").read_text(encoding="utf-8")
         found = json.loads(text)
         return Size(
             int(found.get("hidden_size") or found["dim"]),

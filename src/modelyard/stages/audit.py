@@ -20,7 +20,7 @@ from modelyard.checks.difference import NEEDS, difference
 from modelyard.checks.latency import MEASURES, latency
 from modelyard.core.artefacts import Artefact, Dataset, Model, Report
 from modelyard.core.digest import row_digest
-from modelyard.core.errors import RowsAlreadySeen, RowsEmpty
+from modelyard.core.errors import RowsAlreadySeen, RowsEmpty, SettingInvalid
 from modelyard.core.events import Events, Noted, Progress
 from modelyard.core.flow import environment
 from modelyard.core.measure import Measure
@@ -79,6 +79,15 @@ def known_limits(target: Target) -> list[str]:
     of_checks = [name for check in checks.fitting(keys) for name in check.measures]
     paired = ["better_than_baseline"] if set(NEEDS) <= set(keys) else []
     return [*target.measures, *of_checks, *MEASURES, "model_bytes", *paired]
+
+
+def refuse_no_test(project: Project) -> None:
+    """Raise SettingInvalid where the project keeps no rows for the audit."""
+    if project.data.split.test == 0:
+        raise SettingInvalid(
+            "data.split.test is 0, so there would be no rows to audit the model on; set it above "
+            "0, for example to 0.2."
+        )
 
 
 def refuse_seen(model: Model, rows: Sequence[dict[str, Any]]) -> None:

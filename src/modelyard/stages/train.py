@@ -112,11 +112,7 @@ def _backbone_name(project: Project) -> str:
 
 def _columns(project: Project, dataset: Dataset, backbone: Backbone) -> tuple[Column, Column]:
     """Input and target; what is learned of them is learned on the training split only."""
-    if len(project.inputs) != 1:
-        raise PairImpossible(
-            f"A model takes one input column for now, and [inputs] names {len(project.inputs)} "
-            f"({', '.join(project.inputs)}); keep one of them."
-        )
+    refuse_several_inputs(project)
     [(name, chosen)] = project.inputs.items()
     values, kept = (_values(dataset, part, name) for part in ("train", "validation"))
     state = inputs.find(chosen.kind).learn(values, chosen.options, backbone.folder)
@@ -125,6 +121,15 @@ def _columns(project: Project, dataset: Dataset, backbone: Backbone) -> tuple[Co
     values, kept = (_values(dataset, part, wanted.column) for part in ("train", "validation"))
     state = targets.find(wanted.kind).learn(values)
     return source, Column(wanted.column, wanted.kind, state, values, kept)
+
+
+def refuse_several_inputs(project: Project) -> None:
+    """Raise PairImpossible where [inputs] names more than one column."""
+    if len(project.inputs) != 1:
+        raise PairImpossible(
+            f"A model takes one input column for now, and [inputs] names {len(project.inputs)} "
+            f"({', '.join(project.inputs)}); keep one of them."
+        )
 
 
 def _values(dataset: Dataset, part: str, column: str) -> list[Any]:

@@ -1,0 +1,85 @@
+"""The doors: what is refused before anything runs, and what the command makes of bad input."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from modelyard.cli.main import main
+from modelyard.cli.predict import answer
+from modelyard.core.events import silent
+from modelyard.core.project_file import read_project
+from modelyard.data import source
+from modelyard.models.methods import METHODS
+
+ROWS = "text,label\n" + "".join(f"film {n},{'good' if n % 2 else 'bad'}\n" for n in range(20))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODELYARD_CONFIG", str(tmp_path / "config"))
+    (tmp_path / "rows.csv").write_text(ROWS, encoding="utf-8")
+    assert main(["new", str(tmp_path / "films"), "--rows", str(tmp_path / "rows.csv")]) == 0
+    return tmp_path / "films"
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("train.method=ful", "'full', 'head' or 'lora'"),
+        ("backbone.text=minilmm", "known name (minilm, m3e-small)"),
+        ("backbone.text=~nobody/x y", "known name (minilm, m3e-small)"),
+        ("data.split.test=0", "set it above 0"),
+        ("inputs.label=text", "one input column for now"),
+    ],
+)
+def test_what_would_end_a_run_late_is_refused_first(
+    project: Path, command: str, setting: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(project), "--set", setting, "--json"]) == 2
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["event"] == "error" and said in told["message"]
+    assert not (project / ".modelyard").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_project_file_knows_every_method(project: Path, method: str) -> None:
+    assert read_project(project, [f"train.method={method}"]).train.method == method
+
+
+def test_a_folder_that_is_a_file_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(ROWS, encoding="utf-8")
+    assert main(["new", str(rows / "films"), "--rows", str(rows)]) == 2
+    assert "Not a directory" in capsys.readouterr().err
+    assert rows.read_text(encoding="utf-8") == ROWS
+
+
+def test_the_rows_are_no_place_for_the_answers(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = str(project.parent / "rows.csv")
+    assert main(["predict", str(project), rows, "--out", rows]) == 2
+    assert "give another file" in capsys.readouterr().err
+
+
+def test_an_answer_takes_no_column_of_the_row_away() -> None:
+    runtime = SimpleNamespace(
+        problem=lambda row: None, predict=lambda rows: [{"label": "bad", "score": 0.9}]
+    )
+    [told] = answer(runtime, [{"text": "a film", "label": "good"}])
+    assert (told["given_label"], told["label"], told["text"]) == ("good", "bad", "a film")
+
+
+def test_a_password_is_in_no_message_and_not_in_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    opened = source.open_path(tmp_path / "rows.csv")
+    monkeypatch.setattr(source, "_open", lambda data, base: opened)
+    settings = ["data.rows=postgresql://ann:secret@db/x", "data.query=SELECT 1"]
+    rows = source.read(read_project(project, settings), silent)
+    assert rows.name == "postgresql://db/x"
