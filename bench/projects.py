@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,25 +27,23 @@ def modelyard(*words: str, check: bool = True) -> str:
     return done.stdout
 
 
-def from_sample(sample: str, fresh: bool = False) -> Path:
+def from_sample(sample: str) -> Path:
     """A project folder made from a sample."""
     folder = WORK / sample
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     if not (folder / "modelyard.toml").exists():
         modelyard("new", str(folder), "--sample", sample)
     return folder
 
 
-def from_rows(name: str, rows: Sequence[tuple[str, str]], extra: str = "") -> Path:
-    """A project folder made from (text, label) rows; `extra` is more of its project file."""
+def from_rows(name: str, rows: Sequence[tuple[str, str]]) -> Path:
+    """A project folder made from (text, label) rows."""
     folder = WORK / name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
     (folder / "modelyard.toml").write_text(
         f'name = "{name}"\n[data]\nrows = "rows.csv"\n[inputs]\ntext = "text"\n'
-        f'[target]\ncolumn = "label"\n{extra}',
+        f'[target]\ncolumn = "label"\n',
         encoding="utf-8",
     )
     return folder

@@ -35,8 +35,9 @@ def serving_size() -> list[Figure]:
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         size = sum(path.lstat().st_size for path in files if not path.is_symlink()) / MEGA
         torch = subprocess.run([python, "-c", "import torch"], capture_output=True, check=False)
+    there = float(torch.returncode == 0)
     said = "all files of a new environment after `pip install modelyard`, pip itself included"
     return [
         Figure("serving environment", size, size, size, 450, "<", "MB", said),
-        Figure("torch in it", float(torch.returncode == 0), 0, 0, 0, "<=", "", "import tried"),
+        Figure("torch in it", there, there, there, 0, "<=", "", "import tried"),
     ]

@@ -56,6 +56,7 @@ def main(dataset: str, backbone: str, epochs: str, seed: str) -> None:
             per_device_eval_batch_size=BATCH_ROWS,
             seed=int(seed),
             report_to=[],
+            save_strategy="no",  # the time is that of training, as with this project
             disable_tqdm=True,
             use_cpu=True,
         )
