@@ -5,13 +5,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fastapi import FastAPI
 
 from modelyard.cli.main import main
 from modelyard.cli.predict import answer
+from modelyard.core.errors import SettingInvalid
 from modelyard.core.events import silent
 from modelyard.core.project_file import read_project
 from modelyard.data import source
 from modelyard.models.methods import METHODS
+from modelyard.service.server import serve
 
 ROWS = "text,label\n" + "".join(f"film {n},{'good' if n % 2 else 'bad'}\n" for n in range(20))
 
@@ -83,3 +86,8 @@ def test_a_password_is_in_no_message_and_not_in_the_dataset(
     settings = ["data.rows=postgresql://ann:secret@db/x", "data.query=SELECT 1"]
     rows = source.read(read_project(project, settings), silent)
     assert rows.name == "postgresql://db/x"
+
+
+def test_a_port_that_no_machine_has_is_refused() -> None:
+    with pytest.raises(SettingInvalid, match="port 99999: .*choose another"):
+        serve(FastAPI(), "127.0.0.1", 99_999, lambda url: None)

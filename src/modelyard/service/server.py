@@ -96,10 +96,10 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SettingInvalid(
-            f"Cannot listen on {host} port {port}: {error.strerror or error}; choose another with "
-            "--host and --port."
+            f"Cannot listen on {host} port {port}: {reason}; choose another with --host and --port."
         ) from None
 
 
