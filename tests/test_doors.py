@@ -89,5 +89,5 @@ def test_a_password_is_in_no_message_and_not_in_the_dataset(
 
 
 def test_a_port_that_no_machine_has_is_refused() -> None:
-    with pytest.raises(SettingInvalid, match="port 99999: .*choose another"):
+    with pytest.raises(SettingInvalid, match="--port takes 0 to 65535"):
         serve(FastAPI(), "127.0.0.1", 99_999, lambda url: None)

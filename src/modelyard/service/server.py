@@ -15,6 +15,7 @@ from modelyard.core.errors import SettingInvalid
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
 MOST_HEAD_BYTES = 1 << 20
+MOST_PORT = 65_535
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Ready = Callable[[str], None]
 
@@ -93,13 +94,14 @@ def configuration(app: FastAPI, grace_seconds: int) -> uvicorn.Config:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= MOST_PORT:
+        raise SettingInvalid(f"--port takes 0 to {MOST_PORT}; got {port}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise SettingInvalid(
-            f"Cannot listen on {host} port {port}: {reason}; choose another with --host and --port."
+            f"Cannot listen on {host} port {port}: {error.strerror or error}; choose another with --host and --port."
         ) from None
 
 
