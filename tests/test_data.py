@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,7 @@ def test_lines_of_a_csv_are_counted_where_records_start(tmp_path: Path) -> None:
         ("text,text\na,b\n", RowsUnreadable, "'text' twice"),
         ("\n\n", RowsEmpty, "no header"),
         ("", RowsEmpty, "empty"),
+        ("text,label\n", RowsEmpty, "holds no rows"),
         ("text,label\na,b\nc\n", RowsUnreadable, "line 3: it has 1 fields"),
     ],
 )
@@ -203,6 +205,29 @@ def test_delimiters_are_told(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.csv", "text;label\none, two;a\n")
     assert next(iter(stream(path, 9))) == [{"text": "one, two", "label": "a"}]
     assert open_rows(path).delimiter == ";"
+
+
+def test_parquet_that_python_cannot_hold_is_said(tmp_path: Path) -> None:
+    bad = [None, pa.py_buffer(b"\x00\x00\x00\x00\x01\x00\x00\x00"), pa.py_buffer(b"\xff")]
+    tables = {
+        "'text' twice": pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"]),
+        "utf-8": pa.table({"text": pa.Array.from_buffers(pa.string(), 1, bad)}),
+    }
+    for says, table in tables.items():
+        pq.write_table(table, tmp_path / "rows.parquet")
+        with pytest.raises(RowsUnreadable, match=says):
+            list(stream(tmp_path / "rows.parquet", 9))
+
+
+def test_values_of_every_kind_can_be_written_or_are_refused(tmp_path: Path) -> None:
+    with Writer(tmp_path / "rows.csv") as writer:
+        writer.write([{"text": {"day": date(2024, 1, 31)}}])
+    assert "2024-01-31" in (tmp_path / "rows.csv").read_text()
+    with pytest.raises(SettingInvalid, match="jsonl"), Writer(tmp_path / "a.parquet") as writer:
+        writer.write([{"number": 10**30}])
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(SettingInvalid, match="is a folder"):
+        Writer(tmp_path / "folder.csv")
 
 
 def test_no_parquet_is_said(tmp_path: Path) -> None:

@@ -45,7 +45,11 @@ def test_shares(rows: list[Any], shares: tuple[float, float], seed: int) -> None
     assume(min(Counter(row[0] for row in rows).values()) >= 3)
     assume(len({row[0] for row in rows}) == 2)
     asked: dict[str, Any] = {"test": shares[0], "validation": shares[1], "seed": seed}
-    found = parted(rows, **asked)
+    try:
+        found = parted(rows, **asked)
+    except SplitImpossible as error:
+        assert "so none is left" in str(error)
+        return
     assert len(found.part) == len(rows) and set(found.part) <= {TRAIN, VALIDATION, TEST}
     assert_no_equal_text_across(rows, found)
     assert all(found.part[row] == TRAIN for row in found.moved)
@@ -135,6 +139,12 @@ def test_groups_that_share_a_text_stay_together() -> None:
 def test_what_cannot_be_split_is_said(column: Any, asked: Any, says: str) -> None:
     with pytest.raises(SplitImpossible, match=says):
         parted([("ab"[i % 2], str(i), 0) for i in range(20)], column, **asked)
+
+
+def test_a_part_whose_texts_all_stand_elsewhere_is_said() -> None:
+    rows = [("ab"[i % 2], str(i % 16), 0) for i in range(20)]
+    with pytest.raises(SplitImpossible, match="every test row"):
+        parted(rows, [*range(20)], time="date", test=0.2, validation=0.1)
 
 
 def test_moments_are_read() -> None:

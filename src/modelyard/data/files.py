@@ -8,8 +8,9 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from pathlib import Path
 from types import TracebackType
@@ -77,8 +78,15 @@ def form_of(path: Path) -> str:
 
 
 def stream(path: Path, batch_rows: int) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a file in batches, in their order; a row that cannot be read is an error."""
+    """The rows of a file in batches, in their order; a row that cannot be read is an error.
+
+    Raises what open_rows raises, and RowsEmpty where there is a header alone.
+    """
     opened = open_rows(path)
+    first = next(opened.records, None)
+    if first is None:
+        raise RowsEmpty(f"{path} holds no rows; add rows below its header.")
+    opened = replace(opened, records=chain([first], opened.records))
     while batch := list(islice(opened.records, batch_rows)):
         for record in batch:
             if record.problem:
@@ -118,10 +126,14 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
         raise RowsUnreadable(f"{path}: the header line cannot be read ({error}).") from None
     if header is None:
         raise RowsEmpty(f"{path} has no header line and no rows.")
-    twice = sorted({name for name in header if header.count(name) > 1})
+    _refuse_twice(path, header)
+    return header
+
+
+def _refuse_twice(path: Path, header: Sequence[str]) -> None:
+    twice = sorted(name for name, times in Counter(header).items() if times > 1)
     if twice:
         raise RowsUnreadable(f"{path} has the column {twice[0]!r} twice; rename one of them.")
-    return header
 
 
 def _csv_problem(path: Path, number: int, error: csv.Error) -> str:
@@ -166,12 +178,13 @@ def _parquet_records(path: Path) -> Iterator[Record]:
 
     try:
         with pq.ParquetFile(path) as file:
+            _refuse_twice(path, file.schema_arrow.names)
             numbers = count(1)
             for batch in file.iter_batches(batch_size=4096):
                 for values in batch.to_pylist():
                     yield Record(next(numbers), values)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+    except (ValueError, OverflowError, pa.ArrowNotImplementedError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RowsUnreadable(f"{path} is no Parquet file that can be read: {reason}.") from None
 
 
@@ -187,6 +200,8 @@ class Writer:
             raise SettingInvalid(f"{path}: rows can be written as {SUFFIXES}.")
         if not path.parent.is_dir():
             raise SettingInvalid(f"{path}: there is no folder {path.parent}; make it first.")
+        if path.is_dir():
+            raise SettingInvalid(f"{path} is a folder; name a file for the rows.")
         self._path = path
         self._draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         self._form = WRITERS[form_of(path)](self._draft)
@@ -243,7 +258,9 @@ class _CsvForm:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+    if not isinstance(value, dict | list):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 class _TsvForm(_CsvForm):
@@ -316,7 +333,7 @@ def _table(rows: Sequence[Row], schema: Any = None) -> Any:
 
     try:
         return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         raise SettingInvalid(
             f"A column holds values that Parquet cannot ({error}); write such rows as .jsonl."
         ) from None

@@ -52,6 +52,7 @@ def split(
         way = f"stratified by {settings.by or 'the target'}, seed {settings.seed}"
     moved = _move_equal_texts(part, keys)
     _look_at(part, labels, way)
+    _refuse_emptied(part, settings, way)
     return Parted(part, way, moved, joined)
 
 
@@ -63,6 +64,16 @@ def _look_at(part: Indices, labels: Sequence[str], way: str) -> None:
             f"Split {way}, the training rows have fewer than two classes ({found}); add rows, "
             "lower data.split.test and data.split.validation, or split another way."
         )
+
+
+def _refuse_emptied(part: Indices, settings: Split, way: str) -> None:
+    """Refuse a part that was asked for and lost all its rows to training."""
+    for place, share in ((VALIDATION, settings.validation), (TEST, settings.test)):
+        if share and not (part == place).any():
+            raise SplitImpossible(
+                f"Split {way}, every {PARTS[place]} row has a text that stands in another part "
+                "too, so none is left; add rows with other texts, or split another way."
+            )
 
 
 def _stratified(strata: Sequence[str], settings: Split) -> Indices:

@@ -130,7 +130,7 @@ def _encode(tokenizer: Tokenizer, windows: int, pad_id: int, values: Sequence[st
     pieces, row_of = [], []
     for row, encoding in enumerate(tokenizer.encode_batch_fast(list(values))):
         for window in [encoding, *encoding.overflowing[: windows - 1]]:
-            ids = np.array(window.ids, dtype=np.int64)
+            ids = np.array(window.ids or [pad_id], dtype=np.int64)  # a text may have no token
             pieces.append({"input_ids": ids, "attention_mask": np.ones_like(ids)})
             row_of.append(row)
     return Encoded(
