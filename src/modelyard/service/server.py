@@ -101,7 +101,8 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise SettingInvalid(
-            f"Cannot listen on {host} port {port}: {error.strerror or error}; choose another with --host and --port."
+            f"Cannot listen on {host} port {port}: {error.strerror or error}; choose another with "
+            "--host and --port."
         ) from None
 
 
