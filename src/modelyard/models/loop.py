@@ -121,15 +121,19 @@ def _settings(state: State) -> Iterator[None]:
     """Threads as when the training began, the same sums each time, no denormal numbers."""
     threads = torch.get_num_threads()
     strict = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     state.threads = state.threads or threads
     torch.set_num_threads(state.threads)
     torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # nothing reads such memory
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
+        memory.fill_uninitialized_memory = fill
         torch.set_flush_denormal(False)
 
 
