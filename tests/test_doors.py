@@ -76,6 +76,8 @@ def test_an_answer_takes_no_column_of_the_row_away() -> None:
     )
     [told] = answer(runtime, [{"text": "a film", "label": "good"}])
     assert (told["given_label"], told["label"], told["text"]) == ("good", "bad", "a film")
+    [again] = answer(runtime, [{"label": "good", "given_label": "own"}])
+    assert (again["given_label"], again["given_given_label"]) == ("own", "good")
 
 
 def test_a_password_is_in_no_message_and_not_in_the_dataset(

@@ -1,7 +1,6 @@
 """Predict a file of rows with a release: csv, tsv, jsonl or parquet, in and out."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,12 +35,11 @@ def main(options: argparse.Namespace) -> int:
     out = options.out or options.file.with_suffix(f".predictions{options.file.suffix}")
     if out.resolve() == options.file.resolve():
         raise SettingInvalid(f"--out {out} is the file of rows itself; give another file.")
-    is_flat = out.suffix.lower() in (".csv", ".tsv")
     runtime = open_release(options.release, options.public_key)
     done = refused = 0
     with Writer(out) as writer:
         for rows in stream(options.file, BATCH_ROWS):
-            answered = [flat(row) if is_flat else row for row in answer(runtime, rows)]
+            answered = list(answer(runtime, rows))
             writer.write(answered)
             done += len(answered)
             refused += sum(row["error"] is not None for row in answered)
@@ -61,14 +59,14 @@ def answer(runtime: "Runtime", rows: list[dict[str, Any]]) -> Iterator[dict[str,
     answers = iter(runtime.predict(good))
     for row, problem in zip(rows, problems, strict=True):
         found = next(answers) if problem is None else {}
-        own = {f"given_{name}" if name in EMPTY else name: value for name, value in row.items()}
-        yield {**own, **EMPTY, **found, "error": problem}
+        yield {**_own(row), **EMPTY, **found, "error": problem}
 
 
-def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose nested values are JSON, for forms without nesting."""
-    nested = (dict, list)
-    return {
-        name: json.dumps(value, ensure_ascii=False) if isinstance(value, nested) else value
-        for name, value in row.items()
-    }
+def _own(row: dict[str, Any]) -> dict[str, Any]:
+    own = {}
+    for name, value in row.items():
+        kept = name
+        while kept in EMPTY or (kept != name and kept in row):
+            kept = f"given_{kept}"
+        own[kept] = value
+    return own
