@@ -73,8 +73,10 @@ def result(project: Project) -> dict[str, Any]:
 
     `release` is the release's folder, or None where there is none.
     """
+    from modelyard.stages import build_stages
+
     store = store_of(project)
-    steps = plan_of(project)
+    steps = plan(project, build_stages(), store)
     folders = {s.stage.name: store.folder(s.manifest) for s in steps if s.manifest}
     return {
         "event": "result",

@@ -67,8 +67,9 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: int = 1
-    name: str
-    version: str
+    name: str = ""
+    version: str = ""
+    """Name and version are the release's; before it they are empty."""
     inputs: list[ColumnState]
     target: ColumnState
     graph: str | None = None

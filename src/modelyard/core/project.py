@@ -99,6 +99,9 @@ class Train(Section):
     patience: int = Field(2, ge=0, description="epochs without gain before a stop; 0 disables")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto, fp32 or bf16")
     lora_rank: int = Field(16, ge=1, description="rank of the LoRA matrices")
+    backward: Literal["sampled", "all"] = Field(
+        "sampled", description="rows with a backward pass: by their gradient, or all"
+    )
     seed: int = Field(7, description="the same seed gives the same weights")
 
 

@@ -71,7 +71,7 @@ def _started(job: Job, method: methods.Method) -> Run:
         "learning_rate": _learning_rate(job.options, method),
         "precision": decision.to_json(),
     }
-    if isinstance(job.network, FastBert):
+    if _is_sampled(job.network, job.options):
         decisions["backward pass"] = {
             "backward pass": "rows below the mean gradient by chance, then weighing more",
             "why": "the gradient stays unbiased, and learned rows cost little",
@@ -118,7 +118,7 @@ def _run(job: Job, state: State) -> Run:
             clip_norm=options.clip_norm,
             patience=options.patience,
             seed=options.seed,
-            sampled=isinstance(network, FastBert),
+            sampled=_is_sampled(network, options),
             workers=workers,
         ),
         pace=Pace(
@@ -137,6 +137,11 @@ def _workers(network: nn.Module) -> int:
     """How many parts of a step may be computed side by side: noise must be the part's own."""
     known = isinstance(network, FastBert | BertHead | RobertaHead)
     return min(MOST_WORKERS, torch.get_num_threads()) if known else 1
+
+
+def _is_sampled(network: nn.Module, options: Train) -> bool:
+    """Whether rows are sampled: only where a row without gradient costs no backward pass."""
+    return options.backward == "sampled" and isinstance(network, FastBert)
 
 
 def _trial(job: Job, method: methods.Method, wanted: str) -> float:

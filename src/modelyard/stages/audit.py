@@ -50,7 +50,10 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
     )
 
 
-@stage("audit", version="1", reads=("inputs", "target", "accept"), gives=Report, estimate=estimate)
+READS = ("name", "inputs", "target", "accept", "release")
+
+
+@stage("audit", version="1", reads=READS, gives=Report, estimate=estimate)
 def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events) -> None:
     """Predict the test rows, run the checks, train the baselines, and say what holds."""
     known = known_limits(targets.find(project.target.kind))
@@ -197,7 +200,7 @@ def _report(
     measures = [*(measure for each in findings for measure in each.measures), _size(model)]
     data = _optional(dataset, "data-report.json")
     found = {
-        **_about(dataset, model),
+        **_about(project, dataset, model),
         "language": data["languages"]["shares"][0]["language"] if data else None,
         "verdict": limits.verdict(project.accept, {each.name: each for each in measures}),
         "measures": [measure.to_json() for measure in measures],
@@ -209,12 +212,12 @@ def _report(
     return {"headline": headline(found), **found}
 
 
-def _about(dataset: Dataset, model: Model) -> dict[str, Any]:
+def _about(project: Project, dataset: Dataset, model: Model) -> dict[str, Any]:
     spec = model.spec
     rows = {part: pq.read_metadata(dataset.part(part)).num_rows for part in PARTS}
     return {
-        "name": spec.name,
-        "version": spec.version,
+        "name": project.name,
+        "version": project.release.version,
         "inputs": [{"column": each.column, "kind": each.kind} for each in spec.inputs],
         "target": {"column": spec.target.column, "kind": spec.target.kind},
         "main": targets.find(spec.target.kind).main,

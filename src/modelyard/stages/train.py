@@ -100,7 +100,7 @@ def train(project: Project, dataset: Dataset, draft: Draft, events: Events) -> N
     source, answer = _columns(project, dataset, backbone)
     network, state = _fit(project, backbone, source, answer, draft, events, began)
     _write_network(network, source, answer, backbone, draft.out)
-    _write_facts(project, state, source, answer, backbone, draft.out)
+    _write_facts(state, source, answer, backbone, draft.out)
     draft.record.update(_measured(state, began))
 
 
@@ -215,17 +215,12 @@ def _write_network(
 
 
 def _write_facts(
-    project: Project, state: "State", source: Column, answer: Column, backbone: Backbone, out: Path
+    state: "State", source: Column, answer: Column, backbone: Backbone, out: Path
 ) -> None:
     """model.json, training.json and seen.npy."""
     from modelyard.models.training import history_of
 
-    spec = ModelSpec(
-        name=project.name,
-        version=project.release.version,
-        inputs=[source.spec()],
-        target=answer.spec(),
-    )
+    spec = ModelSpec(inputs=[source.spec()], target=answer.spec())
     (out / "model.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
     facts = {
         "name": backbone.name,
