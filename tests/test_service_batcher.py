@@ -248,7 +248,7 @@ def test_the_queue_is_bounded_but_takes_any_single_request() -> None:
 def test_stopping_finishes_what_is_in_flight_and_ends_with_0(
     folder: Path, stop: signal.Signals
 ) -> None:
-    with process(folder, "--delay-ms", "200") as (running, url), ThreadPoolExecutor(3) as pool:
+    with process(folder, "--delay-ms", "1000") as (running, url), ThreadPoolExecutor(3) as pool:
         sent: list[Future[httpx.Response]] = [
             pool.submit(post, url, [" ".join(["good"] * words)]) for words in (1, 20, 30)
         ]
