@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -12,9 +13,11 @@ from modelyard.cli.predict import answer
 from modelyard.core.errors import SettingInvalid
 from modelyard.core.events import silent
 from modelyard.core.project_file import read_project
+from modelyard.core.stages import unmet
 from modelyard.data import source
 from modelyard.models.methods import METHODS
 from modelyard.service.server import serve
+from modelyard.stages import build_stages
 
 ROWS = "text,label\n" + "".join(f"film {n},{'good' if n % 2 else 'bad'}\n" for n in range(20))
 
@@ -70,10 +73,26 @@ def test_the_rows_are_no_place_for_the_answers(
     assert "give another file" in capsys.readouterr().err
 
 
-def test_an_answer_takes_no_column_of_the_row_away() -> None:
-    runtime = SimpleNamespace(
-        problem=lambda row: None, predict=lambda rows: [{"label": "bad", "score": 0.9}]
+def _runtime() -> Any:
+    return SimpleNamespace(
+        column="text",
+        problem=lambda row: None,
+        predict=lambda rows: [{"label": "bad", "score": 0.9}] * len(rows),
     )
+
+
+def test_a_row_without_the_column_harms_no_other() -> None:
+    bad, good = answer(_runtime(), [{"txt": "a film"}, {"text": "a film"}])
+    assert (bad["label"], bad["error"]) == (None, "the row lacks the column 'text'")
+    assert (good["label"], good["error"]) == ("bad", None)
+
+
+def test_every_stage_finds_what_it_takes() -> None:
+    assert unmet(build_stages()) == []
+
+
+def test_an_answer_takes_no_column_of_the_row_away() -> None:
+    runtime = _runtime()
     [told] = answer(runtime, [{"text": "a film", "label": "good"}])
     assert (told["given_label"], told["label"], told["text"]) == ("good", "bad", "a film")
     [again] = answer(runtime, [{"label": "good", "given_label": "own"}])

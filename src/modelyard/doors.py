@@ -103,7 +103,7 @@ def release_folder(given: Path | None) -> Path:
     Raises ReleaseMissing where there is none.
     """
     place = given or Path()
-    if (place / "model.json").is_file():
+    if any((place / name).is_file() for name in ("model.json", "model.sig")):
         return place
     file = place / PROJECT_FILE if place.is_dir() else place
     if file.suffix == ".toml" and file.is_file():

@@ -52,9 +52,14 @@ def answer(runtime: "Runtime", rows: list[dict[str, Any]]) -> Iterator[dict[str,
     """Each row with its answer; a row that cannot be answered says why and harms no other.
 
     A column of the row that is named like one of the answer's comes out as `given_` and its name.
-    Raises ColumnMissing where the file lacks the release's input column.
+    Raises ColumnMissing where none of the rows has the release's input column.
     """
-    problems = [runtime.problem(row) for row in rows]
+    some_have_it = any(runtime.column in row for row in rows)
+    lacks = f"the row lacks the column {runtime.column!r}"
+    problems = [
+        lacks if some_have_it and runtime.column not in row else runtime.problem(row)
+        for row in rows
+    ]
     good = [row for row, problem in zip(rows, problems, strict=True) if problem is None]
     answers = iter(runtime.predict(good))
     for row, problem in zip(rows, problems, strict=True):
