@@ -16,7 +16,7 @@ from bench.projects import from_rows, from_sample, modelyard, run
 from modelyard.models import backbones
 
 RUNS = 5
-SHORT_ROWS = 1200
+SHORT_ROWS = 640
 
 
 @measures("training-rate")
