@@ -164,7 +164,7 @@ BAD_ROWS: list[tuple[str, bytes, type[BadInput], str]] = [
     ("one row", b"text,label\na,x\nb,x\nc,x\nd,y\n", ClassTooSmall, r"'y' \(1\)"),
     ("long text", b"text,label\n" + b"x" * 200_000 + b",a\n", TextTooLong, "200,000 characters"),
     ("empty file", b"", RowsEmpty, "empty"),
-    ("header alone", b"text,label\n", RowsEmpty, "no rows below its header"),
+    ("header alone", b"text,label\n", RowsEmpty, "holds no rows"),
     ("nothing usable", b"text,label\n ,a\nb,\n", RowsEmpty, "None of the 2 rows"),
     ("too few", b"text,label\na,x\nb,x\nc,x\nd,y\ne,y\n,y\n", ClassTooSmall, "fewer than 3"),
 ]

@@ -213,7 +213,7 @@ def propose(path: Path) -> Proposal:
     opened = open_path(path)
     records = [r for r in islice(opened.records, LOOK_ROWS) if not r.problem]
     if not records:
-        raise RowsEmpty(f"{path} holds no rows below its header; add rows.")
+        raise RowsEmpty(f"{path} holds no rows; add rows below its header.")
     names = [name for name in columns_of(records) if opened.counted_in != "file" or name != "file"]
     columns = [_looked_at(name, records) for name in names]
     text = max(columns, key=lambda c: (c.distinct > 1, c.mean_characters))
