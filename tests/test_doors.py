@@ -38,7 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("backbone.text=minilmm", "known name (minilm, m3e-small)"),
         ("backbone.text=~nobody/x y", "known name (minilm, m3e-small)"),
         ("data.split.test=0", "set it above 0"),
-        ("inputs.label=text", "one input column for now"),
+        ("inputs.label=text", "one input column"),
     ],
 )
 def test_what_would_end_a_run_late_is_refused_first(

@@ -289,5 +289,6 @@ def _rewrite(source: Path, target: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
+    # The package has no other form; its digest is pinned, and weights_only unpickles no objects.
     tensors = torch.load(source, map_location="cpu", weights_only=True)
     save_file({n: t.contiguous().clone() for n, t in tensors.items()}, target, {"format": "pt"})

@@ -127,7 +127,7 @@ def refuse_several_inputs(project: Project) -> None:
     """Raise PairImpossible where [inputs] names more than one column."""
     if len(project.inputs) != 1:
         raise PairImpossible(
-            f"A model takes one input column for now, and [inputs] names {len(project.inputs)} "
+            f"A model takes one input column, and [inputs] names {len(project.inputs)} "
             f"({', '.join(project.inputs)}); keep one of them."
         )
 
