@@ -27,7 +27,7 @@ from modelyard.models import loop, training  # noqa: F401 (imported before the f
 from modelyard.stages.train import train
 
 STEPS = (2, 9)  # done before a kill, drawn between
-DELAY_MS = 40  # and as much later, at most
+DELAY_MS = 20  # and as much later, at most
 
 root, backbone = Path(sys.argv[1]), Path(sys.argv[2])
 loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE = 0.0, 1e9
@@ -48,7 +48,7 @@ def attempt(folder: Path, steps: int = 0, delay_ms: float = 0) -> int:
             (folder / f"resumed-{os.getpid()}").touch()
 
     draft = Draft(folder / "out", folder / "kept", {})
-    wanted = project_on(backbone, epochs=2)
+    wanted = project_on(backbone, epochs=5)
     train.run(project=wanted, dataset=Dataset(root / "dataset"), draft=draft, events=note)
     os._exit(0)
 

@@ -71,6 +71,39 @@ def test_full_training_learns_the_words(
     assert {"loss", "rows_per_s"} <= set(first.figures)
 
 
+@pytest.mark.parametrize("method", ["full", "head", "lora"])
+@pytest.mark.parametrize("backward", ["all", "sampled"])
+def test_every_method_learns_in_bf16_too(
+    method: str, backward: str, tmp_path: Path, dataset: Dataset, tiny_backbone: Path
+) -> None:
+    options = {"precision": "bf16", "method": method, "backward": backward, "epochs": 2}
+    model = trained(tmp_path, dataset, project_on(tiny_backbone, **options))
+    training = model.read_json("training.json")
+    assert training["decisions"]["precision"]["precision"] == "bf16"
+    first, last = (epoch["loss"] for epoch in training["epochs"])
+    assert last < first
+
+
+def test_a_processor_with_bf16_tries_it_and_says_what_it_saw(
+    tmp_path: Path, dataset: Dataset, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelyard.models import precision
+
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: True)
+    wanted = project_on(tiny_backbone, precision="auto", epochs=1)
+    decided = trained(tmp_path, dataset, wanted).read_json("training.json")["decisions"]
+    assert set(decided["precision"]["losses"]) == {"fp32", "bf16"}
+    assert decided["precision"]["precision"] in decided["precision"]["losses"]
+
+
+def test_few_rows_are_passed_over_more_often(
+    tmp_path: Path, dataset: Dataset, tiny_backbone: Path
+) -> None:
+    wanted = project_on(tiny_backbone, epochs=None, patience=0, batch_rows=2)
+    training = trained(tmp_path, dataset, wanted).read_json("training.json")
+    assert len(training["epochs"]) == training["decisions"]["epochs"]["epochs"] > 2
+
+
 def test_seen_holds_training_and_validation_rows_only(
     tmp_path: Path, dataset: Dataset, tiny_backbone: Path
 ) -> None:

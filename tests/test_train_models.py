@@ -134,6 +134,28 @@ def test_less_work_gives_the_same_outputs_and_gradients(
     assert all(name.endswith("key.bias") for name in left_out)
 
 
+@pytest.mark.parametrize("lengths", [(7, 7, 7), (9, 4, 6, 2)])
+def test_the_fast_form_in_bf16_is_near_the_plain_network(
+    network: Any, lengths: tuple[int, ...]
+) -> None:
+    import torch
+
+    from modelyard.models import precision
+    from modelyard.models.fast_bert import FastBert
+
+    given = arrays(*lengths)
+    other = precision.use(FastBert(copy.deepcopy(network)), "bf16")
+    wanted, found = network(**given).logits, other(**given)
+    torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
+    assert not torch.equal(found, wanted)
+    up = torch.ones_like(wanted)
+    mine, theirs = gradients(other, found, up), gradients(network, wanted, up)
+    for name, gradient in mine.items():
+        assert gradient.dtype == torch.float32
+        far = float((gradient - theirs[name]).norm())
+        assert far <= 0.05 * float(theirs[name].norm()) + 1e-5, name
+
+
 def test_the_fast_form_leaves_out_the_backward_pass_of_silent_texts(network: Any) -> None:
     import torch
 

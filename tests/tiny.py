@@ -88,6 +88,10 @@ def make_dataset(folder: Path, train: int = 96, validation: int = 24, test: int 
     return folder
 
 
+# fp32, so that every machine computes the same and none tries both
+TINY_TRAINING = {"epochs": 6, "learning_rate": 3e-3, "batch_rows": 8, "precision": "fp32"}
+
+
 def project_on(backbone: Path | str, **options: Any) -> Project:
     """A project that trains on a backbone; `options` go into [train]."""
     return Project.model_validate(
@@ -97,6 +101,6 @@ def project_on(backbone: Path | str, **options: Any) -> Project:
             "inputs": {"text": "text"},
             "target": {"column": "label"},
             "backbone": {"text": str(backbone)},
-            "train": {"epochs": 6, "learning_rate": 3e-3, "batch_rows": 8, **options},
+            "train": {**TINY_TRAINING, **options},
         }
     )

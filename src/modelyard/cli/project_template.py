@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from modelyard.core.project import Compress, Data, ReleaseTerms, Serve, Split, Train
 
 COMMENT_COLUMN = 34
+SHOWN = {"epochs": "2", "learning_rate": "0.0001", "query": '"SELECT ..."'}  # of what has no default
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _defaults(section: type[BaseModel], skip: tuple[str, ...] = ()) -> list[str]
 
 def _sh_own(name: str, default: Any) -> str:
     if default is None:
-        return {"learning_rate": "0.0001", "query": '"SELECT ..."'}.get(name, '"column"')
+        return SHOWN.get(name, '"column"')
     return json.dumps(default)
 
 

@@ -87,7 +87,9 @@ class Train(Section):
 
     method: Literal["full", "head", "lora"] = Field("full", description="full, head or lora")
     minutes: float = Field(0.0, ge=0, description="a time budget; 0 = until it stops improving")
-    epochs: int = Field(3, ge=1, description="passes over the training rows, at most")
+    epochs: int | None = Field(
+        None, ge=1, description="passes over the rows, at most; default: more where they are few"
+    )
     batch_rows: int = Field(32, ge=1, description="rows in a step, on average")
     learning_rate: float | None = Field(None, gt=0, description="default: by method")
     warmup: Share = Field(0.1, description="share of the steps with a rising rate")
@@ -99,8 +101,8 @@ class Train(Section):
     patience: int = Field(2, ge=0, description="epochs without gain before a stop; 0 disables")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto, fp32 or bf16")
     lora_rank: int = Field(16, ge=1, description="rank of the LoRA matrices")
-    backward: Literal["sampled", "all"] = Field(
-        "sampled", description="rows with a backward pass: by their gradient, or all"
+    backward: Literal["all", "sampled"] = Field(
+        "all", description="rows with a backward pass: all, or sampled by their gradient"
     )
     seed: int = Field(7, description="the same seed gives the same weights")
 

@@ -16,6 +16,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 CLASSIFIERS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
 PER_LAYER = 16
+NORMS = (8, 9, 14, 15)  # of a layer's weights, those of its norms
 SAVED = 11
 aten = torch.ops.aten
 
@@ -31,7 +32,12 @@ def is_possible(network: Any) -> bool:
 
 
 class FastBert(nn.Module):
-    """The network's outputs (P, C) from `input_ids` and `attention_mask` (P, T)."""
+    """The network's outputs (P, C) from `input_ids` and `attention_mask` (P, T).
+
+    All layers but the last compute in `dtype`; weights and their gradients are fp32.
+    """
+
+    dtype = torch.float32
 
     def __init__(self, network: Any):
         super().__init__()
@@ -50,7 +56,7 @@ class FastBert(nn.Module):
         weights = [weight for layer in most for weight in _weights(layer)]
         if most:
             apply: Any = _Layers.apply
-            states = apply(states, mask, self.heads, self.epsilon, *weights)
+            states = apply(states.to(self.dtype), mask, self.heads, self.epsilon, *weights).float()
         first = _first_token(last, states, mask, self.heads)  # (P, 1, W)
         if body.pooler is None:
             outputs: Tensor = network.classifier(first)
@@ -108,7 +114,7 @@ class _Layers(torch.autograd.Function):
         rows = states.reshape(-1, shape[-1])  # (N, W)
         kept: list[Tensor] = []
         for start in range(0, len(weights), PER_LAYER):
-            layer = weights[start : start + PER_LAYER]
+            layer = _as(rows.dtype, weights[start : start + PER_LAYER])
             rows, saved = _forward(rows, mask, shape, heads, epsilon, layer)
             kept += [*saved, *layer]
         ctx.save_for_backward(*kept)
@@ -137,6 +143,11 @@ class _Layers(torch.autograd.Function):
         if not every:
             whole = torch.zeros_like(gradient).index_copy_(0, active, whole)
         return whole, None, None, None, *found
+
+
+def _as(dtype: torch.dtype, weights: Sequence[Tensor]) -> list[Tensor]:
+    """A layer's weights for products in `dtype`; its norms stay as they are."""
+    return [w if n in NORMS else w.to(dtype) for n, w in enumerate(weights)]
 
 
 def _by_layer(tensors: Sequence[Tensor]) -> list[tuple[Sequence[Tensor], Sequence[Tensor]]]:
@@ -204,14 +215,18 @@ def _backward(
 def _attention_backward(
     up: Tensor, qkv: Tensor, mask: Tensor | None, shape: Sequence[int], heads: int
 ) -> tuple[Tensor, Tensor]:
-    """Attention's output (N, W), computed anew, and the gradient (N, 3 W) of its input."""
+    """Attention's output (N, W), computed anew, and the gradient (N, 3 W) of its input.
+
+    In fp32, for which torch has a kernel several times faster.
+    """
     with torch.enable_grad():
-        query, key, value = (part.requires_grad_() for part in _heads(qkv, shape, heads))
+        query, key, value = (part.requires_grad_() for part in _heads(qkv.float(), shape, heads))
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
     found = torch.autograd.grad(
-        mixed, (query, key, value), up.view(*shape[:2], heads, -1).transpose(1, 2)
+        mixed, (query, key, value), up.float().view(*shape[:2], heads, -1).transpose(1, 2)
     )
-    return _rows(mixed.detach()), torch.cat([_rows(part) for part in found], 1)
+    slope = torch.cat([_rows(part) for part in found], 1)
+    return _rows(mixed.detach()).to(up.dtype), slope.to(up.dtype)
 
 
 def _heads(qkv: Tensor, shape: Sequence[int], heads: int) -> list[Tensor]:

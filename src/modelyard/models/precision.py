@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from modelyard.models.fast_bert import FastBert
+
 TRIAL_STEPS = 20
 TOLERANCE = 0.01
 
@@ -51,6 +53,8 @@ def processor_has_bf16() -> bool:
 
 def use(network: nn.Module, precision: str) -> nn.Module:
     """Let a network compute in a precision; its weights stay fp32."""
-    if precision == "bf16":
+    if precision == "bf16" and isinstance(network, FastBert):
+        network.dtype = torch.bfloat16
+    elif precision == "bf16":
         network.forward = torch.autocast("cpu", torch.bfloat16)(network.forward)
     return network

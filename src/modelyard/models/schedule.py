@@ -1,8 +1,22 @@
 """How far training has come, by steps or by the clock, and the learning rate at each moment."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+FEWEST_EPOCHS = 2
+MOST_EPOCHS = 10
+FEWEST_STEPS = 250
+
+
+def epochs_for(steps_in_epoch: int) -> int:
+    """How often to pass over the rows: twice, and more where that would be few steps.
+
+    >>> [epochs_for(steps) for steps in (500, 125, 51, 4)]
+    [2, 2, 5, 10]
+    """
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps_in_epoch)))
 
 
 def rate(progress: float, warmup: float) -> float:

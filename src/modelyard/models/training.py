@@ -18,7 +18,7 @@ from modelyard.models.evaluation import Task
 from modelyard.models.fast_bert import FastBert
 from modelyard.models.head import BertHead, RobertaHead
 from modelyard.models.loop import Recipe, Run, State
-from modelyard.models.schedule import Pace
+from modelyard.models.schedule import Pace, epochs_for
 from modelyard.models.workers import MOST_WORKERS
 
 SAVED_BYTES_PER_S = 200_000_000
@@ -71,6 +71,8 @@ def _started(job: Job, method: methods.Method) -> Run:
         "learning_rate": _learning_rate(job.options, method),
         "precision": decision.to_json(),
     }
+    if not job.options.minutes:
+        decisions["epochs"] = _epochs(job)
     if _is_sampled(job.network, job.options):
         decisions["backward pass"] = {
             "backward pass": "rows below the mean gradient by chance, then weighing more",
@@ -98,11 +100,19 @@ def _learning_rate(options: Train, method: methods.Method) -> dict[str, Any]:
     return {"learning_rate": method.learning_rate, "why": f"the default of method {method.name}"}
 
 
+def _epochs(job: Job) -> dict[str, Any]:
+    if job.options.epochs is not None:
+        return {"epochs": job.options.epochs, "why": "the project file says so"}
+    steps = Batches(job.training, job.options.batch_rows, job.options.seed).steps_in_epoch
+    return {"epochs": epochs_for(steps), "why": f"the rows make {steps:,} steps an epoch"}
+
+
 def _run(job: Job, state: State) -> Run:
     options = job.options
     network = precision.use(job.network, state.decisions["precision"]["precision"])
     workers = _workers(network)
     batches = Batches(job.training, options.batch_rows, options.seed, workers)
+    epochs = _epochs(job)["epochs"]
     budget = options.minutes * 60
     return Run(
         network=network,
@@ -112,7 +122,7 @@ def _run(job: Job, state: State) -> Run:
         batches=batches,
         task=job.task,
         recipe=Recipe(
-            epochs=options.epochs,
+            epochs=epochs,
             seconds=budget,
             warmup=options.warmup,
             clip_norm=options.clip_norm,
@@ -122,7 +132,7 @@ def _run(job: Job, state: State) -> Run:
             workers=workers,
         ),
         pace=Pace(
-            total_steps=options.epochs * batches.steps_in_epoch,
+            total_steps=epochs * batches.steps_in_epoch,
             budget=budget,
             saving=sum(p.nbytes for p in job.network.parameters()) / SAVED_BYTES_PER_S,
             began=job.began,

@@ -1,6 +1,7 @@
 """Train: a dataset and a backbone in, a model in Hugging Face form out."""
 
 import json
+import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.models import backbones
 from modelyard.models.backbones import Backbone
+from modelyard.models.schedule import epochs_for
 from modelyard.runtime.encoded import Encoded
 
 MEASURING_SECONDS = 0.05
@@ -62,7 +64,8 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
     options = project.train
     tokens = facts.rows * min(MOST_TOKENS, 2 + facts.mean_characters * TOKENS_PER_CHARACTER)
     forward = 2 * size.body * tokens
-    passes = {"head": 1.0}.get(options.method, EPOCH_IN_FORWARDS * options.epochs)
+    epochs = options.epochs or epochs_for(math.ceil(facts.rows / options.batch_rows))
+    passes = {"head": 1.0}.get(options.method, EPOCH_IN_FORWARDS * epochs)
     computing = passes * forward / (_operations_per_s() * USED_SHARE)
     weights = size.parameters * 4
     return Estimate(
