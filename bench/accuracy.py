@@ -22,7 +22,7 @@ def reviews() -> list[Figure]:
 @measures("news-topics")
 def news_topics() -> list[Figure]:
     """News articles in two windows of 256 tokens, where TF-IDF is very good; one seed."""
-    settings = ("train.epochs=2", f"train.seed={SEEDS[0]}")
+    settings = ("train.epochs=3", f"train.seed={SEEDS[0]}")
     reports = [run(from_sample("news-topics"), *settings)]
     right = float(all(_says_which(report) for report in reports))
     told = Figure(
@@ -36,14 +36,14 @@ def news_topics() -> list[Figure]:
 @measures("phrasebank")
 def financial_phrasebank() -> list[Figure]:
     """Financial PhraseBank AllAgree."""
-    reports = _seeds(from_rows("phrasebank", phrasebank()), "train.epochs=5")
+    reports = _seeds(from_rows("phrasebank", phrasebank()))
     return [_mean("Financial PhraseBank AllAgree: accuracy after int8", reports, 0.965, ">=")]
 
 
 @measures("zh-reviews")
 def zh_reviews() -> list[Figure]:
     """Chinese reviews on m3e-small; one seed, for its length."""
-    report = run(from_sample("zh-reviews"), "train.epochs=1", f"train.seed={SEEDS[0]}")
+    report = run(from_sample("zh-reviews"), f"train.seed={SEEDS[0]}")
     return [_over_tfidf("zh-reviews: accuracy over character TF-IDF", [report], 0.0, ">")]
 
 
@@ -90,5 +90,5 @@ def _over_tfidf(name: str, reports: list[dict[str, Any]], bar: float, op: str) -
 
 def _says_which(report: dict[str, Any]) -> bool:
     """Whether the headline's judgement is that of the accuracies."""
-    first = " ".join(report["headline"][:2])
-    return "TF-IDF" in first and _tfidf(report)["judgement"] in first
+    said = [sentence for sentence in report["headline"][:2] if "TF-IDF" in sentence]
+    return len(said) == 1 and _tfidf(report)["judgement"] in said[0].partition("TF-IDF")[0]

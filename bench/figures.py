@@ -81,7 +81,18 @@ def counted(name: str, failures: Sequence[str], tries: int, measured_on: str) ->
 def machine() -> str:
     """The machine, in words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, no GPU"
+    features = " ".join(sorted({"avx512_bf16", "avx512_vnni", "avx2"} & _features()))
+    cards = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return (
+        f"{processor()} ({features}), {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, "
+        f"{cards or 'no'} GPU"
+    )
+
+
+def _features() -> set[str]:
+    """What the processor can do, as Linux names it; nothing where Linux does not say."""
+    told = Path("/proc/cpuinfo")
+    return set(told.read_text(encoding="utf-8").split()) if told.exists() else set()
 
 
 def commit() -> str:

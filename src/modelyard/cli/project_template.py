@@ -10,7 +10,11 @@ from pydantic import BaseModel
 from modelyard.core.project import Compress, Data, ReleaseTerms, Serve, Split, Train
 
 COMMENT_COLUMN = 34
-SHOWN = {"epochs": "2", "learning_rate": "0.0001", "query": '"SELECT ..."'}  # of what has no default
+SHOWN = {  # of keys without a default
+    "epochs": "2",
+    "learning_rate": "0.0001",
+    "query": '"SELECT ..."',
+}
 
 
 @dataclass(frozen=True)

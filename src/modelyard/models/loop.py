@@ -64,7 +64,8 @@ class State:
     tokens: int = 0
     padded_tokens: int = 0
     seconds: float = 0.0
-    step_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    """Of the epochs without their evaluations: steps, batches, events, checkpoints."""
     started: float | None = None
     threads: int = 0
     best: tuple[float, float] | None = None
@@ -149,10 +150,13 @@ def _is_over(run: Run) -> bool:
 def _epoch(run: Run) -> None:
     """The rest of an epoch, or of the budget, and the evaluation after it."""
     state = run.state
+    began = time.perf_counter()
     for batch in run.batches.epoch(state.epoch)[state.steps_of_epoch :]:
         _step(run, batch)
         _tell(run)
         _save_when_due(run)
+        now = time.perf_counter()
+        state.epoch_seconds, began = state.epoch_seconds + now - began, now
         if run.recipe.seconds and run.pace.progress(state.steps) >= 1:
             break
     state.epoch += 1
@@ -226,7 +230,6 @@ def _count(run: Run, batch: Batch, added: Added, seconds: float) -> None:
     state.rows += batch.rows
     state.tokens += batch.tokens
     state.padded_tokens += batch.padded_tokens
-    state.step_seconds += seconds
     run.recent = [*run.recent[-19:], (seconds, batch.rows)]
     if not state.history:
         run.pace.reserve = FORWARD_SHARE * run.task.validation.rows / _speed(run)

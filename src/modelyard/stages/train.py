@@ -245,7 +245,7 @@ def _measured(state: "State", began: float) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "training_seconds": round(seconds, 2),
-        "rows_per_s": round(rows / state.step_seconds, 1),
+        "rows_per_s": round(rows / state.epoch_seconds, 1),
         "peak_memory_bytes": peak,
         "threads": state.threads,
     }
