@@ -96,10 +96,15 @@ def _features() -> set[str]:
 
 
 def commit() -> str:
-    """The commit measured, with + where the tree differs from it."""
-    words = ["git", "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The commit measured, with + where the tree, results aside, differs from it."""
+    found = _git("rev-parse", "--short=10", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results.*")
+    return f"{found}+" if found and changed else found or "unknown"
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def write(name: str, figures: Sequence[Figure]) -> None:
