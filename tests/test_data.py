@@ -28,11 +28,12 @@ from modelyard.core.errors import (
     SourceUnreachable,
     UnknownName,
 )
+from modelyard.core.events import Event, Warned
 from modelyard.core.packages import Package
 from modelyard.core.project import Project
 from modelyard.data import hub, same, samples
 from modelyard.data.encodings import choose, first_bad_byte
-from modelyard.data.files import Writer, open_rows, stream
+from modelyard.data.files import Writer, open_filled, open_rows
 from modelyard.data.source import facts, propose, read, source_digest
 
 CHINESE = (
@@ -123,9 +124,9 @@ def test_what_is_written_is_read_back(tmp_path: Path, suffix: str) -> None:
         writer.write(ROWS[:1])
         writer.write(ROWS[1:])
         assert not path.exists()
-    batches = list(stream(path, 2))
+    batches = list(open_filled(path).batches(2))
     assert [len(batch) for batch in batches] == [2, 1]
-    found = [row for batch in batches for row in batch]
+    found = [record.values for batch in batches for record in batch]
     assert [(row["text"], row.get("label") or None) for row in found] == [
         (row["text"], row.get("label")) for row in ROWS
     ]
@@ -184,16 +185,19 @@ def test_lines_of_a_csv_are_counted_where_records_start(tmp_path: Path) -> None:
         ("\n\n", RowsEmpty, "no header"),
         ("", RowsEmpty, "empty"),
         ("text,label\n", RowsEmpty, "holds no rows"),
-        ("text,label\na,b\nc\n", RowsUnreadable, "line 3: it has 1 fields"),
     ],
 )
 def test_a_bad_csv_is_said(tmp_path: Path, content: str, error: type, says: str) -> None:
     with pytest.raises(error, match=says):
-        list(stream(written(tmp_path, "rows.csv", content), 10))
+        list(open_filled(written(tmp_path, "rows.csv", content)).records)
 
 
 @pytest.mark.parametrize(
-    "line", ["{broken", "[1]", "17", '"text"', "[" * 100_000, '{"text": 1} {"text": 2}']
+    "line",
+    [
+        *('{"text": 1, "text": 2}', '{"text": 1} {"text": 2}', "{broken"),
+        *("[1]", "17", '"text"', "[" * 100_000),
+    ],
 )
 def test_a_bad_json_line_is_said(tmp_path: Path, line: str) -> None:
     path = written(tmp_path, "rows.jsonl", '{"text": "a"}\n\n' + line + "\n")
@@ -203,7 +207,7 @@ def test_a_bad_json_line_is_said(tmp_path: Path, line: str) -> None:
 
 def test_delimiters_are_told(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.csv", "text;label\none, two;a\n")
-    assert next(iter(stream(path, 9))) == [{"text": "one, two", "label": "a"}]
+    assert next(open_filled(path).records).values == {"text": "one, two", "label": "a"}
     assert open_rows(path).delimiter == ";"
 
 
@@ -216,7 +220,7 @@ def test_parquet_that_python_cannot_hold_is_said(tmp_path: Path) -> None:
     for says, table in tables.items():
         pq.write_table(table, tmp_path / "rows.parquet")
         with pytest.raises(RowsUnreadable, match=says):
-            list(stream(tmp_path / "rows.parquet", 9))
+            list(open_filled(tmp_path / "rows.parquet").records)
 
 
 def test_values_of_every_kind_can_be_written_or_are_refused(tmp_path: Path) -> None:
@@ -232,9 +236,9 @@ def test_values_of_every_kind_can_be_written_or_are_refused(tmp_path: Path) -> N
 
 def test_no_parquet_is_said(tmp_path: Path) -> None:
     with pytest.raises(RowsUnreadable, match="no Parquet file"):
-        list(stream(written(tmp_path, "rows.parquet", "text"), 9))
+        list(open_filled(written(tmp_path, "rows.parquet", "text")).records)
     with pytest.raises(RowsMissing, match=r"gone\.csv"):
-        list(stream(tmp_path / "gone.csv", 9))
+        open_filled(tmp_path / "gone.csv")
 
 
 def test_streaming_needs_no_part_of_the_build_extra() -> None:
@@ -270,6 +274,15 @@ def test_a_folder_of_text_files_by_class(by_class: Path) -> None:
     assert rows.encoding and "1 of 3 files" in rows.encoding.why
     with pytest.raises(RowsUnreadable, match=r"c\.txt is not gb18030"):
         read(project(by_class, "rows", encoding="gb18030"))
+
+
+def test_other_files_in_a_folder_of_texts_are_told(by_class: Path) -> None:
+    (by_class / "rows" / "good" / "notes.md").write_text("not a row")
+    (by_class / "rows" / ".hidden").write_text("not told")
+    told: list[Event] = []
+    read(project(by_class, "rows"), told.append)
+    [warned] = [event for event in told if isinstance(event, Warned) and "left out" in event.text]
+    assert "1 files" in warned.text and "good/notes.md" in warned.text
 
 
 def test_a_folder_without_classes_is_said(tmp_path: Path) -> None:
@@ -320,6 +333,7 @@ def test_rows_of_a_query(database: Path) -> None:
         ("sqlite:///rows.db", None, SettingInvalid, "data.query"),
         ("sqlite:///rows.db", "select gone from told", SourceUnreachable, "no such column"),
         ("sqlite:///rows.db", "select text, label from told where 0", RowsEmpty, "no rows"),
+        ("sqlite:///rows.db", "select text, label as text from told", RowsUnreadable, "with AS"),
         ("sqlite:///gone.db", "select 1", RowsMissing, "gone.db"),
         ("nodb://me:secret@host/x", "select 1", BadInput, "nodb"),
         ("sqlite:///rows.db", "delete from told", RowsUnreadable, "no rows"),

@@ -15,6 +15,7 @@ from modelyard.core.events import silent
 from modelyard.core.project_file import read_project
 from modelyard.core.stages import unmet
 from modelyard.data import source
+from modelyard.data.files import Record, open_filled
 from modelyard.models.methods import METHODS
 from modelyard.service.server import serve
 from modelyard.stages import build_stages
@@ -50,6 +51,30 @@ def test_what_would_end_a_run_late_is_refused_first(
     assert not (project / ".modelyard").exists()
 
 
+BAD_ROWS = {
+    "wrong encoding": (ROWS.encode() + b"caf\xe9,good\n", "0xE9"),
+    "missing column": (b"review,label\na,b\n", "'review', 'label'"),
+    "other case": (b"Text,label\na,b\n", "'Text'"),
+    "one class": (b"text,label\na,x\nb,x\nc,x\n", "two classes or more"),
+    "a class with one row": (ROWS.encode() + b"film,odd\n", "'odd' (1)"),
+    "long text": (b"text,label\n" + b"x" * 200_000 + b",a\n", "200,000 characters"),
+    "empty file": (b"", "is empty"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_bad_rows_end_with_status_2_and_one_sentence(
+    project: Path, bad: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, said = BAD_ROWS[bad]
+    (project.parent / "rows.csv").write_bytes(content)
+    assert main(["run", str(project), "--set", "data.encoding=utf-8"]) == 2
+    told = capsys.readouterr().err
+    [sentence] = [line for line in told.splitlines() if line.startswith("error")]
+    assert said in sentence and len(sentence) < 500 and "Traceback" not in told
+    assert not list((project / ".modelyard").glob("objects/*"))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_project_file_knows_every_method(project: Path, method: str) -> None:
     assert read_project(project, [f"train.method={method}"]).train.method == method
@@ -78,11 +103,27 @@ def _runtime() -> Any:
         column="text",
         problem=lambda row: None,
         predict=lambda rows: [{"label": "bad", "score": 0.9}] * len(rows),
+        answer_fields=("label", "score"),
     )
 
 
+def answered(*rows: dict[str, Any]) -> list[dict[str, Any]]:
+    records = [Record(number, row) for number, row in enumerate(rows, start=1)]
+    return list(answer(_runtime(), records, "line"))
+
+
+def test_a_row_that_cannot_be_read_harms_no_other(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,kind\na film,x\nshort\nanother,y\n", encoding="utf-8")
+    records = list(open_filled(rows).records)
+    first, bad, last = answer(_runtime(), records, "line")
+    assert bad["error"] == "line 3: it has 1 fields where the header has 2"
+    assert [row["label"] for row in (first, bad, last)] == ["bad", None, "bad"]
+    assert set(bad) == {"text", "label", "score", "error"}
+
+
 def test_a_row_without_the_column_harms_no_other() -> None:
-    bad, good = answer(_runtime(), [{"txt": "a film"}, {"text": "a film"}])
+    bad, good = answered({"txt": "a film"}, {"text": "a film"})
     assert (bad["label"], bad["error"]) == (None, "the row lacks the column 'text'")
     assert (good["label"], good["error"]) == ("bad", None)
 
@@ -92,10 +133,9 @@ def test_every_stage_finds_what_it_takes() -> None:
 
 
 def test_an_answer_takes_no_column_of_the_row_away() -> None:
-    runtime = _runtime()
-    [told] = answer(runtime, [{"text": "a film", "label": "good"}])
+    [told] = answered({"text": "a film", "label": "good"})
     assert (told["given_label"], told["label"], told["text"]) == ("good", "bad", "a film")
-    [again] = answer(runtime, [{"label": "good", "given_label": "own"}])
+    [again] = answered({"label": "good", "given_label": "own"})
     assert (again["given_label"], again["given_given_label"]) == ("own", "good")
 
 

@@ -2,23 +2,27 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.cli.options import add_release
 
 if TYPE_CHECKING:
+    from modelyard.data.files import Opened, Record
     from modelyard.runtime.runtime import Runtime
 
 BATCH_ROWS = 2048
-EMPTY = {"label": None, "score": None, "scores": None, "error": None}
+ERROR = "error"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `predict`."""
     add_release(parser)
     parser.add_argument("file", type=Path, help="rows: csv, tsv, jsonl or parquet")
+    parser.add_argument(
+        "--encoding", default="auto", help="encoding of csv, tsv and jsonl (default: detected)"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -29,49 +33,72 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Stream rows through the release; the output appears whole or not at all."""
     from modelyard.core.errors import SettingInvalid
-    from modelyard.data.files import Writer, stream
+    from modelyard.data.files import Writer, open_filled
     from modelyard.doors import open_release
 
     out = options.out or options.file.with_suffix(f".predictions{options.file.suffix}")
     if out.resolve() == options.file.resolve():
         raise SettingInvalid(f"--out {out} is the file of rows itself; give another file.")
     runtime = open_release(options.release, options.public_key)
+    opened = open_filled(options.file, options.encoding)
+    _tell_encoding(opened)
     done = refused = 0
     with Writer(out) as writer:
-        for rows in stream(options.file, BATCH_ROWS):
-            answered = list(answer(runtime, rows))
+        for records in opened.batches(BATCH_ROWS):
+            answered = list(answer(runtime, records, opened.counted_in))
             writer.write(answered)
             done += len(answered)
-            refused += sum(row["error"] is not None for row in answered)
+            refused += sum(row[ERROR] is not None for row in answered)
             print(f"\r{done:,} rows", end="", file=sys.stderr, flush=True)
     print(f"\r{done:,} rows to {out}, {refused:,} of them without an answer", file=sys.stderr)
     return 0
 
 
-def answer(runtime: "Runtime", rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _tell_encoding(opened: "Opened") -> None:
+    if opened.encoding and opened.encoding.confidence < 1:
+        told = f"{opened.encoding.name}, for {opened.encoding.why}"
+        print(f"encoding: {told}; where letters are wrong, give --encoding", file=sys.stderr)
+
+
+def answer(
+    runtime: "Runtime", records: "list[Record]", counted_in: str
+) -> Iterator[dict[str, Any]]:
     """Each row with its answer; a row that cannot be answered says why and harms no other.
 
     A column of the row that is named like one of the answer's comes out as `given_` and its name.
     Raises ColumnMissing where none of the rows has the release's input column.
     """
-    some_have_it = any(runtime.column in row for row in rows)
-    lacks = f"the row lacks the column {runtime.column!r}"
+    readable = [record.values for record in records if not record.problem]
+    lacking = not any(runtime.column in row for row in readable)
     problems = [
-        lacks if some_have_it and runtime.column not in row else runtime.problem(row)
-        for row in rows
+        f"{counted_in} {record.number}: {record.problem}"
+        if record.problem
+        else _problem(runtime, record.values, lacking)
+        for record in records
     ]
-    good = [row for row, problem in zip(rows, problems, strict=True) if problem is None]
+    good = [r.values for r, problem in zip(records, problems, strict=True) if problem is None]
     answers = iter(runtime.predict(good))
-    for row, problem in zip(rows, problems, strict=True):
+    empty = dict.fromkeys((*runtime.answer_fields, ERROR))
+    for record, problem in zip(records, problems, strict=True):
         found = next(answers) if problem is None else {}
-        yield {**_own(row), **EMPTY, **found, "error": problem}
+        yield {**_own(record, empty), **empty, **found, ERROR: problem}
 
 
-def _own(row: dict[str, Any]) -> dict[str, Any]:
+def _problem(runtime: "Runtime", row: dict[str, Any], lacking: bool) -> str | None:
+    if runtime.column in row or lacking:
+        return runtime.problem(row)
+    return f"the row lacks the column {runtime.column!r}"
+
+
+def _own(record: "Record", taken: Container[str]) -> dict[str, Any]:
+    """The row's columns, renamed where the answer has one of that name."""
+    from modelyard.data.files import UNNAMED
+
+    row = {n: v for n, v in record.values.items() if not (record.problem and n in UNNAMED)}
     own = {}
     for name, value in row.items():
         kept = name
-        while kept in EMPTY or (kept != name and kept in row):
+        while kept in taken or (kept != name and kept in row):
             kept = f"given_{kept}"
         own[kept] = value
     return own

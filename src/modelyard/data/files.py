@@ -49,6 +49,11 @@ class Opened:
     encoding: Encoding | None = None
     delimiter: str | None = None
 
+    def batches(self, batch_rows: int) -> Iterator[list[Record]]:
+        """The records in batches, in their order."""
+        while batch := list(islice(self.records, batch_rows)):
+            yield batch
+
 
 def open_rows(path: Path, encoding: str = "auto") -> Opened:
     """Open a file of rows; raises RowsMissing, RowsEmpty, RowsUnreadable."""
@@ -77,22 +82,13 @@ def form_of(path: Path) -> str:
     return suffix
 
 
-def stream(path: Path, batch_rows: int) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a file in batches, in their order; a row that cannot be read is an error.
-
-    Raises what open_rows raises, and RowsEmpty where there is a header alone.
-    """
-    opened = open_rows(path)
+def open_filled(path: Path, encoding: str = "auto") -> Opened:
+    """Open a file that has rows: raises what open_rows raises, and RowsEmpty for a header alone."""
+    opened = open_rows(path, encoding)
     first = next(opened.records, None)
     if first is None:
         raise RowsEmpty(f"{path} holds no rows; add rows below its header.")
-    opened = replace(opened, records=chain([first], opened.records))
-    while batch := list(islice(opened.records, batch_rows)):
-        for record in batch:
-            if record.problem:
-                where = f"{path}, {opened.counted_in} {record.number}"
-                raise RowsUnreadable(f"{where}: {record.problem}; mend it and try again.")
-        yield [record.values for record in batch]
+    return replace(opened, records=chain([first], opened.records))
 
 
 def _delimiter(path: Path, encoding: str) -> str:
@@ -160,9 +156,22 @@ def _jsonl_records(path: Path, encoding: str) -> Iterator[Record]:
                 yield _jsonl_record(number, line)
 
 
+class _Twice(Exception):
+    """A JSON object has a key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _Twice(next(key for key, times in Counter(k for k, _ in pairs).items() if times > 1))
+    return values
+
+
 def _jsonl_record(number: int, line: str) -> Record:
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=_once)
+    except _Twice as error:
+        return Record(number, {LINE: line[:1000]}, f"it has the key {error.args[0]!r} twice")
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         return Record(number, {LINE: line[:1000]}, f"it is not JSON ({reason})")

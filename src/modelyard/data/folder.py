@@ -21,6 +21,15 @@ def files_in(folder: Path) -> list[Path]:
     return found
 
 
+def others_in(folder: Path) -> list[Path]:
+    """The files of a folder that are no text by class, and so no rows; hidden ones aside."""
+    rows = set(files_in(folder))
+    found = (path for path in folder.rglob("*") if path.is_file() and path not in rows)
+    return sorted(
+        p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts)
+    )
+
+
 def encoding_of(files: list[Path], asked: str) -> Encoding:
     """The encoding of those files that are not Unicode; UTF-8 where there are none.
 

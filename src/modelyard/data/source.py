@@ -39,6 +39,7 @@ def read(project: Project, events: Events = silent) -> Rows:
     """Read everything; raises RowsMissing, RowsEmpty, RowsUnreadable, ColumnMissing and others."""
     opened = _open(project.data, project.folder)
     _tell(opened, project.data, events)
+    _tell_left_out(project.folder / project.data.rows, events)
     records = list(opened.records)
     if not records:
         raise RowsEmpty(f"{without_secrets(project.data.rows)} holds no rows; add rows.")
@@ -76,6 +77,17 @@ def _tell(opened: Opened, data: Data, events: Events) -> None:
         events(Decided("delimiter", repr(opened.delimiter), "the header line has no comma"))
     if data.rows.startswith("hf://") and not hub.parse(data.rows).revision:
         events(Warned("The Hub dataset may change: pin it with @REVISION in data.rows."))
+
+
+def _tell_left_out(place: Path, events: Events) -> None:
+    """Of a folder, the files that make no rows."""
+    if place.is_dir() and (others := folder.others_in(place)):
+        events(
+            Warned(
+                f"{len(others):,} files of {place.name} are left out, such as "
+                f"{others[0].relative_to(place)}: only CLASS/NAME.txt makes a row."
+            )
+        )
 
 
 def _open(data: Data, base: Path) -> Opened:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,14 @@ def records(url: str, query: str, folder: Path) -> Iterator[Record]:
     Raises SettingInvalid, ExtraMissing, RowsMissing, SourceUnreachable, RowsUnreadable.
     """
     with _result(url, query, folder) as result:
-        for number, row in enumerate(result.mappings(), start=1):
-            yield Record(number, {str(name): value for name, value in row.items()})
+        names = [str(name) for name in result.keys()]  # noqa: SIM118 - a result is no mapping
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise RowsUnreadable(
+                f"data.query gives the column {twice[0]!r} twice; give one of them another name "
+                "with AS."
+            )
+        for number, row in enumerate(result, start=1):
+            yield Record(number, dict(zip(names, row, strict=True)))
 
 
 def count(url: str, query: str, folder: Path) -> int:

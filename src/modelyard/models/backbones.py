@@ -15,7 +15,7 @@ from typing import Any
 
 from modelyard.core import digest
 from modelyard.core.errors import BackboneUnusable, ExtraMissing, SourceUnreachable, UnknownName
-from modelyard.core.events import Events, silent
+from modelyard.core.events import Events, Warned, silent
 from modelyard.core.packages import Package, cache_folder, fetch
 
 FILES = (
@@ -143,6 +143,8 @@ def resolve(name: str, events: Events = silent, beside: Path = Path()) -> Backbo
         return _from_package(KNOWN[name], events)
     if (folder := _folder(name, beside)).is_dir():
         return _from_folder(name, folder)
+    if "@" not in name:
+        events(Warned(f"The backbone {name} on the Hub may change: pin it with @REVISION."))
     return _from_hub(name)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from modelyard.core.artefacts import Model, ModelSpec
 from modelyard.core.errors import ColumnMissing, RequestInvalid
@@ -31,6 +32,10 @@ class Encodes(Protocol):
 class Decodes(Protocol):
     """What the runtime needs of a target."""
 
+    @property
+    def wire(self) -> type[BaseModel]:
+        """An answer's fields."""
+
     def decode(self, outputs: NDArray[np.float32], state: dict[str, Any]) -> list[Answer]:
         """Outputs (B, C) as B answers."""
 
@@ -45,6 +50,7 @@ class Runtime:
     encode_values: Callable[[Sequence[Any]], Encoded]
     check_value: Callable[[Any], str | None]
     decode_outputs: Callable[[NDArray[np.float32], dict[str, Any]], list[Answer]]
+    answer_fields: tuple[str, ...]
 
     @classmethod
     def open(
@@ -57,14 +63,15 @@ class Runtime:
         """Open a folder; the two finders give what knows the input and the target."""
         spec = Model(folder).spec
         source = spec.inputs[0]
-        kind = find_input(source.kind)
+        kind, target = find_input(source.kind), find_target(spec.target.kind)
         return cls(
             spec=spec,
             graph=Graph(folder / str(spec.graph), threads),
             column=source.column,
             encode_values=kind.encoder(source.state, folder),
             check_value=kind.check,
-            decode_outputs=find_target(spec.target.kind).decode,
+            decode_outputs=target.decode,
+            answer_fields=tuple(target.wire.model_fields),
         )
 
     def problem(self, row: Row) -> str | None:

@@ -30,7 +30,7 @@ START_SECONDS = 10.0  # imports, loading, saving
 TOKENS_PER_CHARACTER = 0.25
 MOST_TOKENS = 512
 STEP_TOKENS = 4096
-EPOCH_IN_FORWARDS = 2.6  # forward, most of a backward pass, evaluation
+EPOCH_IN_FORWARDS = 3.2  # forward, a backward pass, evaluation
 USED_SHARE = 0.6  # of the speed of plain matrix products
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
     """Seconds, memory and disk, from the backbone's size and this machine's speed."""
     size = backbones.size(_backbone_name(project), project.folder)
     options = project.train
-    tokens = facts.rows * min(MOST_TOKENS, 2 + facts.mean_characters * TOKENS_PER_CHARACTER)
+    rows = facts.rows * (1 - project.data.split.test - project.data.split.validation)
+    tokens = rows * min(MOST_TOKENS, 2 + facts.mean_characters * TOKENS_PER_CHARACTER)
     forward = 2 * size.body * tokens
-    epochs = options.epochs or epochs_for(math.ceil(facts.rows / options.batch_rows))
+    epochs = options.epochs or epochs_for(max(1, math.ceil(rows / options.batch_rows)))
     passes = {"head": 1.0}.get(options.method, EPOCH_IN_FORWARDS * epochs)
     computing = passes * forward / (_operations_per_s() * USED_SHARE)
     weights = size.parameters * 4
