@@ -278,9 +278,11 @@ def test_a_folder_of_text_files_by_class(by_class: Path) -> None:
 
 def test_other_files_in_a_folder_of_texts_are_told(by_class: Path) -> None:
     (by_class / "rows" / "good" / "notes.md").write_text("not a row")
-    (by_class / "rows" / ".hidden").write_text("not told")
+    (by_class / "rows" / ".store" / "deep").mkdir(parents=True)
+    (by_class / "rows" / ".store" / "deep" / "vocab.txt").write_text("neither a row nor told")
     told: list[Event] = []
-    read(project(by_class, "rows"), told.append)
+    rows = read(project(by_class, "rows"), told.append)
+    assert len(rows.records) == 3
     [warned] = [event for event in told if isinstance(event, Warned) and "left out" in event.text]
     assert "1 files" in warned.text and "good/notes.md" in warned.text
 

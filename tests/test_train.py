@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tests.tiny import make_dataset, project_on
 
@@ -96,6 +97,22 @@ def test_a_processor_with_bf16_tries_it_and_says_what_it_saw(
     assert decided["precision"]["precision"] in decided["precision"]["losses"]
 
 
+@pytest.mark.parametrize("method", ["full", "head"])
+def test_without_validation_rows_nothing_is_tried_and_the_last_weights_are_kept(
+    method: str, tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelyard.models import precision
+
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: True)
+    dataset = Dataset(make_dataset(tmp_path / "dataset"))
+    validation = dataset.part("validation")
+    pq.write_table(pq.read_table(validation).slice(0, 0), validation)
+    wanted = project_on(tiny_backbone, precision="auto", method=method, epochs=1)
+    training = trained(tmp_path, dataset, wanted).read_json("training.json")
+    assert training["decisions"]["precision"]["precision"] == "fp32"
+    assert training["steps"] > 0
+
+
 def test_few_rows_are_passed_over_more_often(
     tmp_path: Path, dataset: Dataset, tiny_backbone: Path
 ) -> None:
@@ -107,8 +124,6 @@ def test_few_rows_are_passed_over_more_often(
 def test_seen_holds_training_and_validation_rows_only(
     tmp_path: Path, dataset: Dataset, tiny_backbone: Path
 ) -> None:
-    import pyarrow.parquet as pq
-
     model = trained(tmp_path, dataset, project_on(tiny_backbone, epochs=1))
     seen = np.load(model.folder / "seen.npy")
     assert seen.dtype == np.uint64

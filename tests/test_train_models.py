@@ -134,6 +134,34 @@ def test_less_work_gives_the_same_outputs_and_gradients(
     assert all(name.endswith("key.bias") for name in left_out)
 
 
+@pytest.mark.parametrize("silent", [[], [1]])
+def test_the_fast_form_drops_what_the_plain_network_drops(network: Any, silent: list[int]) -> None:
+    import torch
+
+    from modelyard.models.dropout import PartDropout, noise, own_noise
+    from modelyard.models.fast_bert import FastBert
+
+    plain, given = network.train(), arrays(9, 4, 6, 2)
+    plain.config.hidden_dropout_prob = 0.3
+    own_noise(plain)
+    for name, module in plain.named_modules():
+        if isinstance(module, PartDropout):  # the last layer draws for the first token only
+            last = "attention.self" in name or f"layer.{len(plain.bert.encoder.layer) - 1}" in name
+            module.p = 0.0 if last else 0.3
+    other = FastBert(copy.deepcopy(plain)).train()
+    with noise(1):
+        wanted = plain(**given).logits
+    with noise(1):
+        found = other(**given)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+    assert not torch.allclose(found, other.eval()(**given))
+    up = torch.ones_like(wanted)
+    up[silent] = 0
+    mine, theirs = gradients(other, found, up), gradients(plain, wanted, up)
+    for name, gradient in mine.items():
+        torch.testing.assert_close(gradient, theirs[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
 @pytest.mark.parametrize("lengths", [(7, 7, 7), (9, 4, 6, 2)])
 def test_the_fast_form_in_bf16_is_near_the_plain_network(
     network: Any, lengths: tuple[int, ...]
@@ -178,7 +206,7 @@ def test_unknown_networks_are_left_as_they_are(network: Any) -> None:
     from modelyard.models.fast_bert import is_possible
     from modelyard.models.first_token import read_first_token_only
 
-    network.config.hidden_dropout_prob = 0.1
+    network.config.attention_probs_dropout_prob = 0.1
     assert not is_possible(network)
     assert not read_first_token_only(network.bert)
 

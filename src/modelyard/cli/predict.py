@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Stream rows through the release; the output appears whole or not at all."""
-    from modelyard.core.errors import SettingInvalid
+    from modelyard.core.errors import RowsUnreadable, SettingInvalid
     from modelyard.data.files import Writer, open_filled
     from modelyard.doors import open_release
 
@@ -42,14 +42,16 @@ def main(options: argparse.Namespace) -> int:
     runtime = open_release(options.release, options.public_key)
     opened = open_filled(options.file, options.encoding)
     _tell_encoding(opened)
-    done = refused = 0
+    done, refused, first = 0, 0, None
     with Writer(out) as writer:
         for records in opened.batches(BATCH_ROWS):
             answered = list(answer(runtime, records, opened.counted_in))
             writer.write(answered)
-            done += len(answered)
+            done, first = done + len(answered), first or answered[0][ERROR]
             refused += sum(row[ERROR] is not None for row in answered)
             print(f"\r{done:,} rows", end="", file=sys.stderr, flush=True)
+        if refused == done:
+            raise RowsUnreadable(f"None of the {done:,} rows could be answered: {first}.")
     print(f"\r{done:,} rows to {out}, {refused:,} of them without an answer", file=sys.stderr)
     return 0
 
@@ -66,7 +68,7 @@ def answer(
     """Each row with its answer; a row that cannot be answered says why and harms no other.
 
     A column of the row that is named like one of the answer's comes out as `given_` and its name.
-    Raises ColumnMissing where none of the rows has the release's input column.
+    Raises ColumnMissing where rows can be read and none has the release's input column.
     """
     readable = [record.values for record in records if not record.problem]
     lacking = not any(runtime.column in row for row in readable)

@@ -86,7 +86,7 @@ class Train(Section):
     """How the weights are moved."""
 
     method: Literal["full", "head", "lora"] = Field("full", description="full, head or lora")
-    minutes: float = Field(0.0, ge=0, description="a time budget; 0 = until it stops improving")
+    minutes: float = Field(0.0, ge=0, description="a time budget; 0 = as many epochs as there are")
     epochs: int | None = Field(
         None, ge=1, description="passes over the rows, at most; default: more where they are few"
     )
@@ -94,7 +94,7 @@ class Train(Section):
     learning_rate: float | None = Field(None, gt=0, description="default: by method")
     warmup: Share = Field(0.1, description="share of the steps with a rising rate")
     weight_decay: float = Field(0.01, ge=0, description="L2, decoupled as in AdamW")
-    dropout: Share = Field(0.1, description="before the last layer")
+    dropout: Share = Field(0.1, description="in the layers and before the last one")
     clip_norm: float = Field(1.0, ge=0, description="gradient norm limit; 0 disables")
     class_weights: Literal["none", "balanced"] = Field("none", description="none or balanced")
     label_smoothing: Share = Field(0.0, description="share of the truth spread over all classes")

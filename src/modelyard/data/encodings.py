@@ -23,7 +23,7 @@ DENSE = (
     *("gb18030", "big5", "big5hkscs", "euc_kr", "euc_jp", "shift_jis"),
     *("cp1251", "cp1253", "cp1255", "cp1256", "cp1252"),
 )
-REMEDY = "save it as UTF-8, or name its encoding in data.encoding"
+REMEDY = "save it as UTF-8, or name its encoding in data.encoding (predict: --encoding)"
 
 
 @dataclass(frozen=True)

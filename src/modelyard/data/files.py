@@ -59,7 +59,9 @@ def open_rows(path: Path, encoding: str = "auto") -> Opened:
     """Open a file of rows; raises RowsMissing, RowsEmpty, RowsUnreadable."""
     suffix = form_of(path)
     if not path.is_file():
-        raise RowsMissing(f"There is no file {path}; check data.rows, relative to the project.")
+        raise RowsMissing(
+            f"There is no file {path}; check its name (data.rows is relative to the project)."
+        )
     if path.stat().st_size == 0:
         raise RowsEmpty(f"{path} is empty; it needs a header line and rows.")
     if suffix == ".parquet":

@@ -12,7 +12,7 @@ TEXT, LABEL, FILE = COLUMNS = ("text", "label", "file")
 
 def files_in(folder: Path) -> list[Path]:
     """The text files of a folder in the order of their paths; raises RowsEmpty."""
-    found = sorted(path for path in folder.glob("*/**/*.txt") if path.is_file())
+    found = sorted(path for path in folder.glob("*/**/*.txt") if _is_shown(folder, path))
     if not found:
         raise RowsEmpty(
             f"{folder} holds no text files by class; put each text in CLASS/NAME.txt, "
@@ -24,10 +24,13 @@ def files_in(folder: Path) -> list[Path]:
 def others_in(folder: Path) -> list[Path]:
     """The files of a folder that are no text by class, and so no rows; hidden ones aside."""
     rows = set(files_in(folder))
-    found = (path for path in folder.rglob("*") if path.is_file() and path not in rows)
-    return sorted(
-        p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts)
-    )
+    return sorted(p for p in folder.rglob("*") if _is_shown(folder, p) and p not in rows)
+
+
+def _is_shown(folder: Path, path: Path) -> bool:
+    """Whether a path is a file, and nothing on the way to it is hidden."""
+    parts = path.relative_to(folder).parts
+    return path.is_file() and not any(part.startswith(".") for part in parts)
 
 
 def encoding_of(files: list[Path], asked: str) -> Encoding:

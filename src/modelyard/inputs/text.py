@@ -78,10 +78,9 @@ class Text:
         return partial(_encode, tokenizer, int(state["windows"]), int(state["pad_id"]))
 
     def network(self, backbone: Path, width: int, dropout: float) -> Any:
-        """A transformers sequence classifier with `width` outputs; dropout before its last layer.
+        """A transformers sequence classifier with `width` outputs and dropout in its layers.
 
-        The backbone's own dropout is off: fine-tuning is short, and attention without dropout
-        runs in one fused kernel.
+        Attention drops nothing: without dropout it runs in one fused kernel.
         """
         from transformers import AutoConfig, AutoModelForSequenceClassification
         from transformers.utils import logging
@@ -89,10 +88,10 @@ class Text:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         config = AutoConfig.from_pretrained(backbone, num_labels=width)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"):
+        for name in ("attention_probs_dropout_prob", "attention_dropout", "dropout"):
             if hasattr(config, name):
                 setattr(config, name, 0.0)
-        for name in ("classifier_dropout", "seq_classif_dropout"):
+        for name in ("hidden_dropout_prob", "classifier_dropout", "seq_classif_dropout"):
             if hasattr(config, name) or name == "classifier_dropout":
                 setattr(config, name, dropout)
         return AutoModelForSequenceClassification.from_pretrained(

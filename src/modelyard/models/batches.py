@@ -140,7 +140,8 @@ def groups_by_length(
         if end > start and (area > most_tokens or padding > max(SMALL_TOKENS, PADDING * area)):
             yield order[start:end]
             start, padding = end, 0
-    yield order[start:]
+    if len(order):
+        yield order[start:]
 
 
 def _ends(reached: Indices, count: int) -> Indices:

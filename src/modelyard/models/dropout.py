@@ -22,6 +22,12 @@ def noise(*seed: int) -> Iterator[torch.Generator]:
         _own.generator = None
 
 
+def factors(like: Tensor, share: float) -> Tensor:
+    """What to multiply states (N, W) with: 0 for a share of them, the rest scaled up."""
+    generator = getattr(_own, "generator", None)
+    return torch.empty_like(like).bernoulli_(1 - share, generator=generator).div_(1 - share)
+
+
 class PartDropout(nn.Dropout):
     """Dropout that draws from the generator of `noise`, where there is one."""
 
@@ -30,8 +36,7 @@ class PartDropout(nn.Dropout):
         generator = getattr(_own, "generator", None)
         if not self.training or not self.p or generator is None:
             return super().forward(states)
-        kept = torch.empty_like(states).bernoulli_(1 - self.p, generator=generator)
-        return states * kept / (1 - self.p)
+        return states * factors(states, self.p)
 
 
 def own_noise(network: nn.Module) -> None:

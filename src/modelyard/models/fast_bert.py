@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from modelyard.models.dropout import factors
+
 CLASSIFIERS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
 PER_LAYER = 16
 NORMS = (8, 9, 14, 15)  # of a layer's weights, those of its norms
-SAVED = 11
+SAVED = 13
 aten = torch.ops.aten
 
 
 def is_possible(network: Any) -> bool:
-    """Whether this network is known, computes GELU, and drops nothing within its layers."""
+    """Whether this network is known, computes GELU, and drops nothing within its attention."""
     config = network.config
-    dropped = getattr(config, "hidden_dropout_prob", 0) + getattr(
-        config, "attention_probs_dropout_prob", 0
-    )
+    dropped = getattr(config, "attention_probs_dropout_prob", 0)
     known = type(network).__name__ in CLASSIFIERS and not config.is_decoder
     return known and config.hidden_act == "gelu" and dropped == 0
 
@@ -45,6 +45,7 @@ class FastBert(nn.Module):
         config = network.config
         self.heads = int(config.num_attention_heads)
         self.epsilon = float(config.layer_norm_eps)
+        self.dropout = float(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Outputs (P, C); no mask means that nothing is padded."""
@@ -56,7 +57,10 @@ class FastBert(nn.Module):
         weights = [weight for layer in most for weight in _weights(layer)]
         if most:
             apply: Any = _Layers.apply
-            states = apply(states.to(self.dtype), mask, self.heads, self.epsilon, *weights).float()
+            dropped = self.dropout if self.training else 0.0
+            states = apply(
+                states.to(self.dtype), mask, self.heads, self.epsilon, dropped, *weights
+            ).float()
         first = _first_token(last, states, mask, self.heads)  # (P, 1, W)
         if body.pooler is None:
             outputs: Tensor = network.classifier(first)
@@ -108,14 +112,20 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, mask: Tensor | None, heads: int, epsilon: float, *weights: Tensor
+        ctx: Any,
+        states: Tensor,
+        mask: Tensor | None,
+        heads: int,
+        epsilon: float,
+        dropout: float,
+        *weights: Tensor,
     ) -> Tensor:
         shape = states.shape
         rows = states.reshape(-1, shape[-1])  # (N, W)
         kept: list[Tensor] = []
         for start in range(0, len(weights), PER_LAYER):
             layer = _as(rows.dtype, weights[start : start + PER_LAYER])
-            rows, saved = _forward(rows, mask, shape, heads, epsilon, layer)
+            rows, saved = _forward(rows, mask, shape, heads, epsilon, dropout, layer)
             kept += [*saved, *layer]
         ctx.save_for_backward(*kept)
         ctx.mask, ctx.shape, ctx.heads = mask, shape, heads
@@ -128,7 +138,7 @@ class _Layers(torch.autograd.Function):
         active = gradient.flatten(1).any(1).nonzero().squeeze(1)
         layers = _by_layer(ctx.saved_tensors)
         if not len(active):
-            return torch.zeros_like(gradient), None, None, None, *[None] * (PER_LAYER * len(layers))
+            return torch.zeros_like(gradient), *[None] * 4, *[None] * (PER_LAYER * len(layers))
         every = len(active) == pieces
         rows = (gradient if every else gradient[active]).reshape(-1, width)
         mask = ctx.mask if ctx.mask is None or every else ctx.mask[active]
@@ -142,7 +152,7 @@ class _Layers(torch.autograd.Function):
         whole = rows.view(-1, length, width)
         if not every:
             whole = torch.zeros_like(gradient).index_copy_(0, active, whole)
-        return whole, None, None, None, *found
+        return whole, None, None, None, None, *found
 
 
 def _as(dtype: torch.dtype, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -159,6 +169,8 @@ def _by_layer(tensors: Sequence[Tensor]) -> list[tuple[Sequence[Tensor], Sequenc
 
 def _only(tensor: Tensor, active: Tensor, pieces: int) -> Tensor:
     """The rows (N, ...) of the active pieces."""
+    if not len(tensor):
+        return tensor
     return tensor.view(pieces, -1, tensor.shape[-1])[active].view(-1, tensor.shape[-1])
 
 
@@ -168,6 +180,7 @@ def _forward(
     shape: Sequence[int],
     heads: int,
     epsilon: float,
+    dropout: float,
     weights: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """One layer's states (N, W), and what its backward pass needs."""
@@ -176,13 +189,32 @@ def _forward(
     qkv = torch.addmm(torch.cat([bq, bk, bv]), rows, torch.cat([wq, wk, wv]).t())
     query, key, value = _heads(qkv, shape, heads)
     mixed = _rows(scaled_dot_product_attention(query, key, value, attn_mask=mask))
-    sum1 = torch.addmm(bo, mixed, wo.t()).add_(rows)
+    sum1 = torch.addmm(bo, mixed, wo.t())
+    kept1 = _dropped_out(sum1, dropout)
+    sum1.add_(rows)
     norm1, *moments1 = torch.native_layer_norm(sum1, width, g1, h1, epsilon)
     wide = torch.addmm(b1, norm1, w1.t())
     bent = gelu(wide)
-    sum2 = torch.addmm(b2, bent, w2.t()).add_(norm1)
+    sum2 = torch.addmm(b2, bent, w2.t())
+    kept2 = _dropped_out(sum2, dropout)
+    sum2.add_(norm1)
     norm2, *moments2 = torch.native_layer_norm(sum2, width, g2, h2, epsilon)
-    return norm2, [rows, qkv, sum1, *moments1, norm1, wide, bent, sum2, *moments2]
+    saved = [rows, qkv, sum1, *moments1, norm1, wide, bent, sum2, *moments2]
+    return norm2, [*saved, kept1, kept2]
+
+
+def _dropped_out(states: Tensor, share: float) -> Tensor:
+    """Drop a share of states (N, W) in place; give what they were multiplied with."""
+    if not share:
+        return states.new_empty(0)
+    kept = factors(states, share)
+    states.mul_(kept)
+    return kept
+
+
+def _through(up: Tensor, kept: Tensor) -> Tensor:
+    """A gradient (N, W) from after a dropout to before it."""
+    return up * kept if len(kept) else up
 
 
 def _backward(
@@ -195,17 +227,19 @@ def _backward(
 ) -> tuple[Tensor, list[Tensor]]:
     """The gradient (N, W) of one layer's input from that of its output, and of its weights."""
     wq, _, wk, _, wv, _, wo, _, g1, h1, w1, _, w2, _, g2, h2 = weights
-    rows, qkv, sum1, mean1, rstd1, norm1, wide, bent, sum2, mean2, rstd2 = saved
+    rows, qkv, sum1, mean1, rstd1, norm1, wide, bent, sum2, mean2, rstd2, kept1, kept2 = saved
     width = rows.shape[-1:]
     every = (True, True, True)
     up, dg2, dh2 = aten.native_layer_norm_backward(up, sum2, width, mean2, rstd2, g2, h2, every)
-    dw2, db2 = up.t() @ bent, up.sum(0)
-    dwide = aten.gelu_backward(up @ w2, wide)
+    branch = _through(up, kept2)
+    dw2, db2 = branch.t() @ bent, branch.sum(0)
+    dwide = aten.gelu_backward(branch @ w2, wide)
     dw1, db1 = dwide.t() @ norm1, dwide.sum(0)
     up = up.addmm_(dwide, w1)
     up, dg1, dh1 = aten.native_layer_norm_backward(up, sum1, width, mean1, rstd1, g1, h1, every)
-    mixed, dqkv = _attention_backward(up @ wo, qkv, mask, shape, heads)
-    dwo, dbo = up.t() @ mixed, up.sum(0)
+    branch = _through(up, kept1)
+    mixed, dqkv = _attention_backward(branch @ wo, qkv, mask, shape, heads)
+    dwo, dbo = branch.t() @ mixed, branch.sum(0)
     dw, db = dqkv.t() @ rows, dqkv.sum(0)
     up = up.addmm_(dqkv, torch.cat([wq, wk, wv]))
     joined = [each for pair in zip(dw.chunk(3), db.chunk(3), strict=True) for each in pair]

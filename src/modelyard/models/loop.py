@@ -65,7 +65,7 @@ class State:
     padded_tokens: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
-    """Of the epochs without their evaluations: steps, batches, events, checkpoints."""
+    """Of the epochs without their evaluations: steps, batches, events, checkpoints but the last."""
     started: float | None = None
     threads: int = 0
     best: tuple[float, float] | None = None
@@ -101,7 +101,7 @@ def fit(run: Run) -> State:
     run.base_rates = [float(group["lr"]) for group in run.optimiser.param_groups]
     run.network.train()
     with _settings(run.state), side_by_side(run.recipe.workers) as run.side_by_side:
-        while not _is_over(run):
+        while run.state.steps_of_epoch or not _is_over(run):
             _epoch(run)
     _keep_best(run)
     run.network.eval()
@@ -141,10 +141,16 @@ def _settings(state: State) -> Iterator[None]:
 def _is_over(run: Run) -> bool:
     state, recipe = run.state, run.recipe
     if recipe.seconds:
-        return bool(state.steps) and run.pace.progress(state.steps) >= 1
+        return _is_used_up(run)
     gainless = state.epoch - state.best_epoch
     stopped = bool(recipe.patience and state.best and gainless >= recipe.patience)
     return stopped or state.epoch >= recipe.epochs
+
+
+def _is_used_up(run: Run) -> bool:
+    """Whether there is a budget and nothing of it is left."""
+    steps = run.state.steps
+    return bool(run.recipe.seconds and steps) and run.pace.progress(steps) >= 1
 
 
 def _epoch(run: Run) -> None:
@@ -152,13 +158,13 @@ def _epoch(run: Run) -> None:
     state = run.state
     began = time.perf_counter()
     for batch in run.batches.epoch(state.epoch)[state.steps_of_epoch :]:
+        if _is_used_up(run):
+            break
         _step(run, batch)
         _tell(run)
-        _save_when_due(run)
         now = time.perf_counter()
         state.epoch_seconds, began = state.epoch_seconds + now - began, now
-        if run.recipe.seconds and run.pace.progress(state.steps) >= 1:
-            break
+        _save_when_due(run)
     state.epoch += 1
     _judge(run)
     state.steps_of_epoch = state.rows = state.kept = state.tokens = state.padded_tokens = 0

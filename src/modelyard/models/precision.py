@@ -27,17 +27,19 @@ class Decision:
         return asdict(self)
 
 
-def decide(wanted: str, trial: Callable[[str], float], has_bf16: bool) -> Decision:
+def decide(wanted: str, trial: Callable[[str], float] | None, has_bf16: bool) -> Decision:
     """Choose fp32 or bf16.
 
     `trial` gives the validation loss after TRIAL_STEPS steps from the same start in a precision;
-    it is asked only where the processor has bf16 and nothing was forced. No timing decides, so
-    the same machine always decides the same.
+    it is asked only where the processor has bf16 and nothing was forced; None where there are no
+    validation rows to see it on. No timing decides, so the same machine always decides the same.
     """
     if wanted != "auto":
         return Decision(wanted, "the project file says so", {})
     if not has_bf16:
         return Decision("fp32", "the processor does not compute in bf16", {})
+    if trial is None:
+        return Decision("fp32", "there are no validation rows to check bf16 on", {})
     losses = {precision: trial(precision) for precision in ("fp32", "bf16")}
     good = losses["bf16"] <= losses["fp32"] * (1 + TOLERANCE)
     why = f"after {TRIAL_STEPS} steps the validation loss is {losses['bf16']:.4f} in bf16"

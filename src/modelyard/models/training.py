@@ -63,7 +63,7 @@ def train(job: Job) -> State:
 def _started(job: Job, method: methods.Method) -> Run:
     decision = precision.decide(
         job.options.precision,
-        lambda wanted: _trial(job, method, wanted),
+        (lambda wanted: _trial(job, method, wanted)) if job.task.validation.rows else None,
         precision.processor_has_bf16(),
     )
     decisions = {

@@ -61,7 +61,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 
 @stage(
     "prepare",
-    version="1",
+    version="2",
     reads=("data", "inputs", "target"),
     gives=Dataset,
     causes=causes,
