@@ -74,6 +74,7 @@ def project() -> Project:
         "data": {"rows": "a.csv"},
         "inputs": {"s": "text"},
         "target": {"column": "y"},
+        "train": {"epochs": 3},
     }
     return Project.model_validate(tables)
 

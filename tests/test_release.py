@@ -232,7 +232,10 @@ def test_the_runtime_predicts_with_it(made):
 def test_the_project_file_reads_as_the_resolved_project(made):
     project = read_project(made.folder / "project.toml")
     assert project.model_dump(mode="json") == made.project().model_dump(mode="json")
-    assert tomllib.loads((made.folder / "project.toml").read_text("utf-8"))["train"]["epochs"] == 3
+    assert (
+        tomllib.loads((made.folder / "project.toml").read_text("utf-8"))["train"]["batch_rows"]
+        == 32
+    )
 
 
 def test_the_card_has_the_measured_results_in_its_front_matter(made, text_of):
