@@ -9,12 +9,13 @@ from bench.projects import from_rows, from_sample, phrasebank, run
 from modelyard.core.intervals import wilson
 
 SEEDS = (1, 2, 3)
+FEW_VALIDATION_ROWS = "data.split.validation=0.02"  # so that 78 of the 80 % train
 
 
 @measures("reviews")
 def reviews() -> list[Figure]:
     """One-sentence film reviews."""
-    reports = _seeds(from_sample("reviews"))
+    reports = _seeds(from_sample("reviews"), FEW_VALIDATION_ROWS)
     accuracy = _mean("reviews: accuracy after int8", reports, 0.835, ">=")
     return [accuracy, _over_tfidf("reviews: accuracy over TF-IDF", reports, 0.06, ">=")]
 
@@ -36,7 +37,7 @@ def news_topics() -> list[Figure]:
 @measures("phrasebank")
 def financial_phrasebank() -> list[Figure]:
     """Financial PhraseBank AllAgree."""
-    reports = _seeds(from_rows("phrasebank", phrasebank()))
+    reports = _seeds(from_rows("phrasebank", phrasebank()), FEW_VALIDATION_ROWS)
     return [_mean("Financial PhraseBank AllAgree: accuracy after int8", reports, 0.965, ">=")]
 
 
@@ -68,8 +69,8 @@ def _mean(name: str, reports: list[dict[str, Any]], bar: float, op: str) -> Figu
     baseline = _accuracy(_tfidf(reports[0])["measures"])["value"]
     return Figure(
         name, mean, low, high, bar, op, "",
-        f"{rows:,} test rows (80/20, split seed 42, duplicates removed), Wilson 95 % interval of "
-        f"the mean; seeds {SEEDS}: {told}; {_tfidf(reports[0])['name']} {baseline:.4f}",
+        f"{rows:,} test rows (80/20, split seed 42, duplicates removed; 2 % of the rows "
+        f"validate), Wilson 95 % interval of the mean; seeds {SEEDS}: {told}; {_tfidf(reports[0])['name']} {baseline:.4f}",
     )  # fmt: skip
 
 
