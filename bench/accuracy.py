@@ -70,7 +70,8 @@ def _mean(name: str, reports: list[dict[str, Any]], bar: float, op: str) -> Figu
     return Figure(
         name, mean, low, high, bar, op, "",
         f"{rows:,} test rows (80/20, split seed 42, duplicates removed; 2 % of the rows "
-        f"validate), Wilson 95 % interval of the mean; seeds {SEEDS}: {told}; {_tfidf(reports[0])['name']} {baseline:.4f}",
+        f"validate), Wilson 95 % interval of the mean; seeds {SEEDS}: {told}; "
+        f"{_tfidf(reports[0])['name']} {baseline:.4f}",
     )  # fmt: skip
 
 
