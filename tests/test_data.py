@@ -284,7 +284,7 @@ def test_other_files_in_a_folder_of_texts_are_told(by_class: Path) -> None:
     rows = read(project(by_class, "rows"), told.append)
     assert len(rows.records) == 3
     [warned] = [event for event in told if isinstance(event, Warned) and "left out" in event.text]
-    assert "1 files" in warned.text and "good/notes.md" in warned.text
+    assert "left out in rows: 1, such" in warned.text and "good/notes.md" in warned.text
 
 
 def test_a_folder_without_classes_is_said(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ CHROMIUM = shutil.which("chromium")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # scripts/test installs it; who may not install packages can still run all other tests
     if CHROMIUM is None:
         pytest.skip("there is no chromium; install the package `chromium`")
     with sync_playwright() as playwright:

@@ -70,14 +70,7 @@ def answer(
     A column of the row that is named like one of the answer's comes out as `given_` and its name.
     Raises ColumnMissing where rows can be read and none has the release's input column.
     """
-    readable = [record.values for record in records if not record.problem]
-    lacking = not any(runtime.column in row for row in readable)
-    problems = [
-        f"{counted_in} {record.number}: {record.problem}"
-        if record.problem
-        else _problem(runtime, record.values, lacking)
-        for record in records
-    ]
+    problems = list(_problems(runtime, records, counted_in))
     good = [r.values for r, problem in zip(records, problems, strict=True) if problem is None]
     answers = iter(runtime.predict(good))
     empty = dict.fromkeys((*runtime.answer_fields, ERROR))
@@ -86,10 +79,16 @@ def answer(
         yield {**_own(record, empty), **empty, **found, ERROR: problem}
 
 
-def _problem(runtime: "Runtime", row: dict[str, Any], lacking: bool) -> str | None:
-    if runtime.column in row or lacking:
-        return runtime.problem(row)
-    return f"the row lacks the column {runtime.column!r}"
+def _problems(runtime: "Runtime", records: "list[Record]", counted_in: str) -> Iterator[str | None]:
+    """Why each row has no answer, or None."""
+    some_have_it = any(runtime.column in r.values for r in records if not r.problem)
+    for record in records:
+        if record.problem:
+            yield f"{counted_in} {record.number}: {record.problem}"
+        elif some_have_it and runtime.column not in record.values:
+            yield f"the row lacks the column {runtime.column!r}"
+        else:
+            yield runtime.problem(record.values)
 
 
 def _own(record: "Record", taken: Container[str]) -> dict[str, Any]:

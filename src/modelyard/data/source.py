@@ -84,8 +84,8 @@ def _tell_left_out(place: Path, events: Events) -> None:
     if place.is_dir() and (others := folder.others_in(place)):
         events(
             Warned(
-                f"{len(others):,} files of {place.name} are left out, such as "
-                f"{others[0].relative_to(place)}: only CLASS/NAME.txt makes a row."
+                f"Only CLASS/NAME.txt makes a row; left out in {place.name}: {len(others):,}, such "
+                f"as {others[0].relative_to(place)}."
             )
         )
 
