@@ -226,7 +226,7 @@ TRAINING = {
         "learning_rate": {"learning_rate": 5e-05, "why": "the default of method full"},
         "precision": {"precision": "fp32", "why": "the processor has no bf16"},
     },
-    "best_epoch": 2,
+    "kept_epoch": 2,
     "steps": 14,
     "epochs": [
         {"epoch": epoch, "rows": 200, "loss": 0.7 / epoch, "validation_loss": 0.6, "accuracy": 0.9}

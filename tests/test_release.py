@@ -54,7 +54,7 @@ BACKBONE = {
     "languages": ["zh"],
 }
 
-TRAINING = {"decisions": {}, "best_epoch": 1, "steps": 7, "epochs": []}
+TRAINING = {"decisions": {}, "kept_epoch": 1, "steps": 7, "epochs": []}
 
 
 def write_rows(file: Path, count: int = 400) -> None:

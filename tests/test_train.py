@@ -14,10 +14,12 @@ from modelyard.core import digest
 from modelyard.core.artefacts import Dataset, Model
 from modelyard.core.errors import PairImpossible
 from modelyard.core.events import Event, Noted, Progress
+from modelyard.core.measure import Measure
 from modelyard.core.project import Project
 from modelyard.core.stages import RowFacts
 from modelyard.core.store import Draft
 from modelyard.models import checkpoint, loop
+from modelyard.models.evaluation import Evaluation
 from modelyard.models.schedule import Pace
 from modelyard.stages.train import train
 
@@ -176,9 +178,9 @@ def test_patience_stops_and_the_best_weights_are_kept(
     wanted = project_on(tiny_backbone, epochs=30, learning_rate=1.0, patience=2)
     training = trained(tmp_path, dataset, wanted).read_json("training.json")
     ran = len(training["epochs"])
-    assert ran == training["best_epoch"] + 2 < 30
+    assert ran == training["kept_epoch"] + 2 < 30
     ranks = [(epoch["accuracy"], -epoch["validation_loss"]) for epoch in training["epochs"]]
-    assert ranks[training["best_epoch"] - 1] == max(ranks)
+    assert ranks[training["kept_epoch"] - 1] == max(ranks)
 
 
 @pytest.mark.parametrize("step_seconds", [0.02, 0.7])
@@ -234,3 +236,23 @@ def test_the_estimate_grows_with_rows_and_follows_the_budget(tiny_backbone: Path
     )
     assert few.seconds < many.seconds and many.memory_bytes < 4_000_000_000
     assert train.estimate(project_on(tiny_backbone, minutes=5), facts).seconds == pytest.approx(310)
+
+
+@pytest.mark.parametrize(("behind", "kept"), [(0.04, 3), (0.06, 1)])
+def test_the_last_weights_are_kept_unless_others_were_clearly_better(
+    tmp_path: Path,
+    dataset: Dataset,
+    tiny_backbone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    behind: float,
+    kept: int,
+) -> None:
+    scores = iter([0.8, 0.75, 0.8 - behind])
+
+    def told(*_: object) -> Evaluation:
+        value = next(scores)
+        return Evaluation(0.5, [Measure("accuracy", value, value - 0.098, value + 0.098, 64)])
+
+    monkeypatch.setattr("modelyard.models.loop.evaluate", told)
+    wanted = project_on(tiny_backbone, epochs=3, patience=0, precision="fp32")
+    assert trained(tmp_path, dataset, wanted).read_json("training.json")["kept_epoch"] == kept

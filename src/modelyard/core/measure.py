@@ -15,6 +15,15 @@ class Measure:
     rows: int
     higher_is_better: bool = True
 
+    @property
+    def standard_error(self) -> float:
+        """What the 95 % interval says of the error's size.
+
+        >>> round(Measure("accuracy", 0.8, 0.702, 0.898, 64).standard_error, 3)
+        0.05
+        """
+        return (self.high - self.low) / (2 * 1.96)
+
     def to_json(self) -> dict[str, Any]:
         """The measure as a JSON object."""
         return asdict(self)

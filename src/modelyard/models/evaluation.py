@@ -38,8 +38,15 @@ class Evaluation:
 
     def rank(self, main: str) -> tuple[float, float]:
         """Better evaluations rank higher: by the main measure, ties by the loss."""
-        measure = next(each for each in self.measures if each.name == main)
+        measure = self._measure(main)
         return (measure.value if measure.higher_is_better else -measure.value), -self.loss
+
+    def error(self, main: str) -> float:
+        """The standard error of the main measure."""
+        return self._measure(main).standard_error
+
+    def _measure(self, name: str) -> Measure:
+        return next(each for each in self.measures if each.name == name)
 
     def to_json(self) -> dict[str, Any]:
         """Loss and measures by name."""

@@ -69,7 +69,11 @@ class State:
     started: float | None = None
     threads: int = 0
     best: tuple[float, float] | None = None
+    best_error: float = 0.0
     best_epoch: int = 0
+    last: tuple[float, float] | None = None
+    kept_epoch: int = 0
+    """The epoch whose weights the network has at the end; 0 where no rows validate."""
     history: list[dict[str, Any]] = field(default_factory=list)
     decisions: dict[str, Any] = field(default_factory=dict)
 
@@ -97,7 +101,10 @@ class Run:
 
 
 def fit(run: Run) -> State:
-    """Train to the end of the recipe; the network holds the best weights seen on validation."""
+    """Train to the end of the recipe; the network holds the last weights, or clearly better ones.
+
+    Without validation rows it holds the last.
+    """
     run.base_rates = [float(group["lr"]) for group in run.optimiser.param_groups]
     run.network.train()
     with _settings(run.state), side_by_side(run.recipe.workers) as run.side_by_side:
@@ -110,11 +117,28 @@ def fit(run: Run) -> State:
 
 def _keep_best(run: Run) -> None:
     state = run.state
-    if state.best_epoch in (0, state.epoch):
-        return
-    checkpoint.put_weights(run.network, run.best_weights)
-    why = f"it is the best of {state.epoch} on the validation rows, by {run.task.main}, then loss"
-    run.events(Decided("weights", f"those after epoch {state.best_epoch}", why))
+    last = state.epoch if state.best else 0
+    state.kept_epoch = last if _is_last_as_good(run) else state.best_epoch
+    if state.kept_epoch == state.best_epoch != last:
+        checkpoint.put_weights(run.network, run.best_weights)
+        why = f"it is the best of {last} on the validation rows, by {run.task.main}, then loss"
+        run.events(Decided("weights", f"those after epoch {state.best_epoch}", why))
+    elif last != state.best_epoch:
+        why = f"epoch {state.best_epoch} was ahead by less than a standard error"
+        run.events(Decided("weights", f"those of the last epoch, {last}", why))
+
+
+def _is_last_as_good(run: Run) -> bool:
+    """Whether a training that came to its end lost less than a standard error since its best.
+
+    The last weights, after the rate has come down, are the better guess unless rows say otherwise.
+    Breiman, L. et al. (1984), Classification and regression trees, section 3.4.3 (the 1 SE rule).
+    """
+    state = run.state
+    if state.best is None or state.last is None:
+        return True
+    is_at_end = bool(run.recipe.seconds) or state.epoch >= run.recipe.epochs
+    return is_at_end and state.last[0] >= state.best[0] - state.best_error
 
 
 @contextmanager
@@ -263,8 +287,12 @@ def _judge(run: Run) -> None:
         "padding": 1 - state.tokens / max(1, state.padded_tokens),
     }
     state.history.append(line | (found.to_json() if found else {}))
-    if found and (state.best is None or found.rank(run.task.main) > tuple(state.best)):
-        state.best, state.best_epoch = found.rank(run.task.main), state.epoch
+    if found is None:
+        return
+    state.last = found.rank(run.task.main)
+    if state.best is None or state.last > tuple(state.best):
+        state.best, state.best_epoch = state.last, state.epoch
+        state.best_error = found.error(run.task.main)
         run.best_weights = {n: w.clone() for n, w in checkpoint.weights(run.network).items()}
 
 

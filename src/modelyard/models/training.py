@@ -110,7 +110,7 @@ def _epochs(job: Job) -> dict[str, Any]:
 def _run(job: Job, state: State) -> Run:
     options = job.options
     network = precision.use(job.network, state.decisions["precision"]["precision"])
-    workers = _workers(network)
+    workers = _workers(network, state.threads or torch.get_num_threads())
     batches = Batches(job.training, options.batch_rows, options.seed, workers)
     epochs = _epochs(job)["epochs"]
     budget = options.minutes * 60
@@ -143,10 +143,10 @@ def _run(job: Job, state: State) -> Run:
     )
 
 
-def _workers(network: nn.Module) -> int:
+def _workers(network: nn.Module, threads: int) -> int:
     """How many parts of a step may be computed side by side: noise must be the part's own."""
     known = isinstance(network, FastBert | BertHead | RobertaHead)
-    return min(MOST_WORKERS, torch.get_num_threads()) if known else 1
+    return min(MOST_WORKERS, threads) if known else 1
 
 
 def _is_sampled(network: nn.Module, options: Train) -> bool:
@@ -174,7 +174,7 @@ def history_of(state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **facts,
         "decisions": state.decisions,
-        "best_epoch": state.best_epoch,
+        "kept_epoch": state.kept_epoch,
         "steps": state.steps,
         "epochs": state.history,
     }
