@@ -70,8 +70,8 @@ def training_accuracy() -> list[Figure]:
     )
     said = (
         f"reviews, {ACCURACY_EPOCHS} epochs, seeds {ACCURACY_SEEDS}, {pairs[0].apart.rows:,} test "
-        f"rows: this project {ours} ({our_s} s with the trial of bf16 and the evaluations), Trainer "
-        f"{theirs} ({their_s} s without); paired 95 % interval, mean over the seeds"
+        f"rows: this project {ours} ({our_s} s with the trial of bf16 and the evaluations), "
+        f"Trainer {theirs} ({their_s} s without); paired 95 % interval, mean over the seeds"
     )
     name = "training: accuracy after int8 over Trainer's in fp32"
     return [Figure(name, value, low, high, 0, ">=", "", said)]
