@@ -195,3 +195,41 @@ def test_what_was_lost_is_made_again_and_the_rest_stands(
     told = run(project, store)
     assert "stage-done train" in told
     assert told[-2:] == ["stage-skipped audit", "stage-skipped release"]
+
+
+@pytest.mark.parametrize("name", ["train", "release"])
+def test_what_was_changed_in_place_is_made_again_before_it_is_used(
+    project: Project, store: Store, name: str
+) -> None:
+    run(project, store)
+    manifest = store.latest(name)
+    assert manifest is not None
+    [file] = [store.folder(manifest) / each for each in manifest.files]
+    whole = file.read_bytes()
+    file.write_bytes(b"X" + whole[1:])
+    told = run(project, store)
+    assert f"stage-done {name}" in told and "warned" in told
+    assert len([each for each in told if each.startswith("stage-skipped")]) == len(STAGES) - 1
+    assert file.read_bytes() == whole
+    assert run(project, store) == [f"stage-skipped {each.name}" for each in STAGES]
+
+
+def test_a_stage_that_refuses_its_input_leaves_no_draft(project: Project, store: Store) -> None:
+    refused = replace(train, run=_refuse)
+    with pytest.raises(RequirementFailed, match="no"):
+        flow.run(project, [prepare, refused], store, silent)
+    assert not [each for each in (store.root / "drafts").iterdir() if each.is_dir()]
+
+
+def _refuse(**_: Any) -> None:
+    raise RequirementFailed("no")
+
+
+def test_the_latest_of_a_stage_is_that_of_the_last_run(project: Project, store: Store) -> None:
+    weights = []
+    for epochs in (3, 5, 3):
+        run(with_train(project, epochs=epochs), store)
+        latest = store.latest("train")
+        assert latest is not None
+        weights.append((store.folder(latest) / "weights").read_text())
+    assert weights == ["the same rows3", "the same rows5", "the same rows3"]

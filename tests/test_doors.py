@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from modelyard import doors
 from modelyard.cli.main import main
 from modelyard.cli.predict import answer
+from modelyard.core.artefacts import Manifest
 from modelyard.core.errors import SettingInvalid
 from modelyard.core.events import silent
 from modelyard.core.project_file import read_project
@@ -165,3 +166,37 @@ def test_a_password_is_in_no_message_and_not_in_the_dataset(
 def test_a_port_that_no_machine_has_is_refused() -> None:
     with pytest.raises(SettingInvalid, match="--port takes 0 to 65535"):
         serve(FastAPI(), "127.0.0.1", 99_999, lambda url: None)
+
+
+def test_a_plan_makes_no_key(project: Path, tmp_path: Path) -> None:
+    assert main(["plan", str(project)]) == 0
+    assert not (tmp_path / "config").exists()
+
+
+def test_a_run_that_could_not_sign_is_refused_first(
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MODELYARD_CONFIG", str(tmp_path / "rows.csv" / "keys"))
+    assert main(["run", str(project)]) == 2
+    assert "set MODELYARD_CONFIG to a folder" in capsys.readouterr().err
+    assert not (project / ".modelyard").exists()
+
+
+def test_a_projects_release_is_that_of_its_last_run_whatever_became_of_its_rows(
+    project: Path, tmp_path: Path
+) -> None:
+    store = doors.store_of(read_project(project, []))
+    for digest in ("a" * 64, "b" * 64):
+        manifest = Manifest(
+            stage="release", version="1", key=digest, digest=digest,
+            files={}, sizes={}, causes={}, record={},
+        )  # fmt: skip
+        store.folder(manifest).mkdir(parents=True)
+        file = store.root / "made" / "release" / f"{digest}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(manifest.model_dump_json())
+    (tmp_path / "rows.csv").unlink()
+    assert doors.release_folder(project) == store.folder(manifest)

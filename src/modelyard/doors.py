@@ -15,6 +15,7 @@ from modelyard.core.project import Project
 from modelyard.core.project_file import read_project
 from modelyard.core.store import Store
 from modelyard.runtime.runtime import Runtime
+from modelyard.runtime.signing_key import own_key
 
 if TYPE_CHECKING:
     from modelyard.service.release_info import ReleaseInfo
@@ -62,6 +63,7 @@ def build(file: Path, settings: Sequence[str], events: Events) -> Release:
 
     project = read_project(file, settings)
     refuse_early(project)
+    own_key()  # a cause of the release: refused now where it cannot be made
     made = run(project, build_stages(), store_of(project), events)
     release = made["release"]
     assert isinstance(release, Release)
@@ -98,9 +100,10 @@ def result(project: Project) -> dict[str, Any]:
 
 
 def release_folder(given: Path | None) -> Path:
-    """The release to use: a release's folder, or the one of a project's folder or file.
+    """The release to use: a release's folder, or the newest of a project's folder or file.
 
-    Raises ReleaseMissing where there is none.
+    It needs neither the project's rows nor a key, and asks for no plan. Raises ReleaseMissing
+    where there is none.
     """
     place = given or Path()
     if any((place / name).is_file() for name in ("model.json", "model.sig")):
@@ -108,8 +111,9 @@ def release_folder(given: Path | None) -> Path:
     file = place / PROJECT_FILE if place.is_dir() else place
     if file.suffix == ".toml" and file.is_file():
         project = read_project(file)
-        if found := result(project)["release"]:
-            return Path(found)
+        store = store_of(project)
+        if newest := store.latest("release"):
+            return store.folder(newest)
         raise ReleaseMissing(
             f"The project {project.name} in {file.parent} has no release yet; make it with "
             f"`modelyard run {file.parent}`."

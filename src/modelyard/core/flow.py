@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from modelyard.core.artefacts import Artefact, Manifest, Report
-from modelyard.core.errors import RequirementFailed
-from modelyard.core.events import Events, StageDone, StageSkipped, StageStarted
+from modelyard.core.errors import ModelyardError, RequirementFailed
+from modelyard.core.events import Events, StageDone, StageSkipped, StageStarted, Warned
 from modelyard.core.project import Project
 from modelyard.core.stages import Stage
 from modelyard.core.store import Store
@@ -110,7 +110,12 @@ def _made(
     causes = stage.causes_of(project, digests)
     key = stage.key(causes)
     manifest = store.manifest(stage.name, key)
+    if manifest and not store.is_sound(manifest):
+        events(Warned(f"{stage.name}: its files were changed since it was made; it is made again."))
+        store.set_aside(manifest)
+        manifest = None
     if manifest:
+        store.use(manifest)
         events(StageSkipped(stage.name, manifest.digest))
     else:
         manifest = _run_stage(project, stage, taken, causes, store, events)
@@ -133,7 +138,11 @@ def _run_stage(
             return found
         events(StageStarted(stage.name, why))
         start = time.monotonic()
-        stage.run(project=project, **taken, draft=draft, events=events)
+        try:
+            stage.run(project=project, **taken, draft=draft, events=events)
+        except ModelyardError:  # bad input or a failed requirement: there is nothing to go on from
+            store.forget(draft)
+            raise
         seconds = time.monotonic() - start
         draft.record.update(seconds=round(seconds, 2), **environment())
         manifest = store.publish(draft, stage.name, stage.version, key, causes)

@@ -52,17 +52,36 @@ class Store:
             return None
         return manifest if self._is_whole(manifest) else None
 
+    def is_sound(self, manifest: Manifest) -> bool:
+        """Whether every byte is as it was published; `manifest` looks at names and sizes alone."""
+        return digest.of_folder(self.folder(manifest)) == manifest.files
+
+    def use(self, manifest: Manifest) -> None:
+        """Let a manifest be the latest of its stage."""
+        os.utime(self._manifest_file(manifest.stage, manifest.key))
+
+    def set_aside(self, manifest: Manifest) -> None:
+        """Put a damaged artefact out of the way, so that it is made again."""
+        folder = self.folder(manifest)
+        with _locked(self.root / "drafts" / f"{folder.name}.lock"):
+            if folder.exists() and not self.is_sound(manifest):
+                folder.rename(folder.with_name(f"{folder.name}.damaged-{time.time_ns()}"))
+
     def folder(self, manifest: Manifest) -> Path:
         """The artefact's folder."""
         return self.root / "objects" / f"{manifest.stage}-{manifest.digest[:SHORT]}"
 
     def latest(self, stage: str) -> Manifest | None:
-        """The manifest published last for a stage."""
+        """The manifest that the last run made or used for a stage."""
         files = (self.root / "made" / stage).glob("*.json")
         for file in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
             if manifest := self.manifest(stage, file.stem):
                 return manifest
         return None
+
+    def forget(self, draft: Draft) -> None:
+        """Remove a draft that nothing will go on from."""
+        shutil.rmtree(draft.out.parent, ignore_errors=True)
 
     @contextmanager
     def draft(self, stage: str, key: str) -> Iterator[Draft]:
@@ -92,7 +111,7 @@ class Store:
         )
         self._place(draft.out, self.folder(manifest), manifest)
         _write_whole(self._manifest_file(stage, key), manifest.model_dump_json(indent=1))
-        shutil.rmtree(draft.out.parent, ignore_errors=True)
+        self.forget(draft)
         return manifest
 
     def _place(self, content: Path, folder: Path, manifest: Manifest) -> None:

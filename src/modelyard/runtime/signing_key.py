@@ -13,6 +13,7 @@ from modelyard.core.errors import SettingInvalid
 
 PRIVATE_KEY = "signing-key.pem"
 PUBLIC_KEY = "signing-key.pub.pem"
+NO_KEY = "the key that the first run makes"
 
 
 def config_folder() -> Path:
@@ -71,6 +72,11 @@ def _place(file: Path, content: bytes) -> None:
 def own_fingerprint() -> str:
     """The fingerprint of the user's key, which is made where there is none."""
     return fingerprint(private_key(own_key()).public_key())
+
+
+def known_fingerprint() -> str:
+    """The fingerprint of the user's key, or NO_KEY; makes nothing."""
+    return own_fingerprint() if (config_folder() / PRIVATE_KEY).exists() else NO_KEY
 
 
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:

@@ -28,8 +28,8 @@ STAYS_HOME = ("seen.npy",)
 
 
 def causes(project: Project) -> Mapping[str, str]:
-    """Who signs: a release by another key is another release."""
-    return {"signer": signing_key.own_fingerprint()}
+    """Who signs: a release by another key is another release. A plan makes no key."""
+    return {"signer": signing_key.known_fingerprint()}
 
 
 def estimate(project: Project, facts: RowFacts) -> Estimate:
