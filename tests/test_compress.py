@@ -19,6 +19,7 @@ from modelyard import inputs, targets
 from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec
 from modelyard.core.digest import of_folder
 from modelyard.core.events import Decided, Event
+from modelyard.core.measure import Measure
 from modelyard.core.project import Project
 from modelyard.core.store import Draft
 from modelyard.models import quantize
@@ -26,7 +27,7 @@ from modelyard.models.export import export, network_outputs
 from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.graph import Graph
 from modelyard.runtime.runtime import Runtime
-from modelyard.stages.compress import compress
+from modelyard.stages.compress import Rung, _choice, compress
 
 LABELS = ["bad", "good"]
 TEXTS = [row["text"] for row in make_rows(60, seed=3)]
@@ -286,6 +287,16 @@ def test_int8_that_loses_too_much_is_not_released(
     assert (result.folder / "graph.onnx").stat().st_size == result.told["rungs"][0]["bytes"]
     [decided] = [event for event in result.events if isinstance(event, Decided)]
     assert (decided.choice, decided.why) == ("fp32", result.told["why"])
+
+
+def test_a_loss_of_just_what_is_allowed_is_allowed() -> None:
+    rungs = [
+        Rung(name, 1, Measure("accuracy", value, 0.0, 1.0, 100), 0.92 - value, 1.0, 0.0)
+        for name, value in (("fp32", 0.92), ("int8", 0.91))
+    ]
+    assert rungs[1].loss > 0.01
+    assert _choice(rungs, "int8", 0.01)[0] == "int8"
+    assert _choice(rungs, "int8", 0.0099)[0] == "fp32"
 
 
 def test_fp32_is_made_alone_where_it_is_asked_for(

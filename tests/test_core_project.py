@@ -104,6 +104,10 @@ def test_bad_toml_says_the_line(file: Path) -> None:
         ("[data.split]\nby = 'a'\ntime = 'b'", "line 12: data.split: choose one of by, group and"),
         ("[data.split]\ntest = 0.5\nvalidation = 0.5", "line 12: data.split: test and validation"),
         ("[data.split]\ntest = 1.0", "line 13: data.split.test: input should be less than 1"),
+        ("[data.split]\nseed = -1", "line 13: data.split.seed: input should be greater than or"),
+        ("[data.split]\ngroup = ''", "line 13: data.split.group: string should have at least 1"),
+        ("[train]\nseed = 4294967296", "line 13: train.seed: input should be less than 4294967296"),
+        ("[release]\nversion = 'a/b'", "line 13: release.version: takes letters, digits, '.'"),
         ("[inputs.other]", "line 12: inputs.other.kind is missing; it has no default"),
         ("[[serve]]\nmax_rows = 1", "line 12: serve: must be a table"),
     ],
@@ -160,6 +164,12 @@ def test_set_overrides_one_key(
     for name in path:
         found = getattr(found, name)
     assert found == value
+
+
+def test_deep_nesting_is_a_problem_and_no_traceback(file: Path) -> None:
+    deep = "[" * 20_000
+    assert problems(file, f"{LEAST}\ny = {deep}") == ["its values are nested too deeply"]
+    assert any("unknown key y" in each for each in problems(file, LEAST, f"y={deep}"))
 
 
 def test_the_last_of_two_settings_holds(file: Path) -> None:

@@ -404,6 +404,12 @@ def test_columns_are_proposed(tmp_path: Path) -> None:
     assert found.backbone == "m3e-small" and "'review'" in found.why
 
 
+def test_a_file_of_which_no_row_can_be_read_is_no_empty_file(tmp_path: Path) -> None:
+    lines = "\n".join(["[" * 100_000] * 3)
+    with pytest.raises(RowsEmpty, match=r"None of the 3 rows .*line 1: its JSON is nested too"):
+        propose(written(tmp_path, "rows.jsonl", lines))
+
+
 def test_no_class_to_propose_is_said(tmp_path: Path) -> None:
     with pytest.raises(ColumnMissing, match="looks like a class"):
         propose(written(tmp_path, "rows.csv", "text,id\na b,1\nc d,2\ne f,3\n"))

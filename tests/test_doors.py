@@ -42,6 +42,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("backbone.text=~nobody/x y", "known name (minilm, m3e-small)"),
         ("data.split.test=0", "set it above 0"),
         ("inputs.label=text", "one input column"),
+        ('inputs.text={kind="text",windos=3}', "did you mean 'windows'?"),
+        ('inputs.text={kind="text",windows="a"}', "got 'a'"),
     ],
 )
 def test_what_would_end_a_run_late_is_refused_first(

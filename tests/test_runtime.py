@@ -164,6 +164,19 @@ def test_a_bad_row_is_refused_by_number(
         opened.predict([{"text": "good"}, row])
 
 
+def test_the_row_that_lacks_a_column_is_named(opened: Runtime) -> None:
+    with pytest.raises(
+        ColumnMissing, match=r"^Row 2 lacks the column 'text'; its columns are: 't'"
+    ):
+        opened.predict([{"text": "good"}, {"t": "bad"}])
+
+
+@pytest.mark.parametrize("rows", [{"text": "good"}, "good", ["good"], [None]])
+def test_what_is_no_list_of_rows_is_said(opened: Runtime, rows: Any) -> None:
+    with pytest.raises(RequestInvalid, match="Rows are a list of objects"):
+        opened.predict(rows)
+
+
 def test_predicting_loads_no_torch(tmp_path: Path) -> None:
     write_release(tmp_path)
     program = (

@@ -3,7 +3,7 @@
 import copy
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelyard import inputs
 from modelyard.core.errors import BackboneUnusable, UnknownName
 from modelyard.models import backbones
 from modelyard.models.batches import Batches
@@ -347,3 +348,24 @@ def test_few_rows_of_all_lengths_are_padded_little_too() -> None:
     epoch = Batches(pieces, 32, seed=0, parts=2).epoch(0)
     padded = sum(batch.padded_tokens for batch in epoch)
     assert 1 - sum(batch.tokens for batch in epoch) / padded < 0.05
+
+
+def _cut(content: bytes) -> bytes:
+    return content[:-8]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt", "said"),
+    [
+        ("config.json", lambda _: b'{"model_type": "nope"}', "nope"),
+        ("model.safetensors", _cut, "model.safetensors that cannot be read"),
+        ("tokenizer.json", lambda _: b"{}", "tokenizer.json that cannot be read"),
+    ],
+)
+def test_a_backbone_with_a_broken_file_is_refused(
+    tmp_path: Path, tiny_backbone: Path, name: str, spoilt: Callable[[bytes], bytes], said: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_backbone, tmp_path / "broken"))
+    (folder / name).write_bytes(spoilt((folder / name).read_bytes()))
+    with pytest.raises(BackboneUnusable, match=said):
+        inputs.find("text").network(backbones.resolve(str(folder)).folder, 2, 0.1)

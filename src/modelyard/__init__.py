@@ -21,7 +21,7 @@ __all__ = ["load", "run"]
 
 def run(
     project: str | Path = "modelyard.toml",
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     events: Events | None = None,
 ) -> Release:
     """Run every stage of a project that does not stand yet, and give its Release.
@@ -32,7 +32,8 @@ def run(
     from modelyard.core.events import silent
     from modelyard.doors import build
 
-    return build(Path(project), settings, events or silent)
+    chosen = [settings] if isinstance(settings, str) else settings
+    return build(Path(project), chosen, events or silent)
 
 
 def load(folder: str | Path, public_key: str | Path | None = None) -> Runtime:

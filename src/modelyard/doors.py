@@ -46,7 +46,7 @@ def refuse_early(project: Project) -> None:
     from modelyard.stages.train import refuse_several_inputs
 
     for column in project.inputs.values():
-        inputs.find(column.kind)
+        inputs.find(column.kind).options(column.options)
     refuse_several_inputs(project)
     refuse_no_test(project)
     for name in project.backbone.model_dump().values():

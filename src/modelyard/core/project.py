@@ -8,9 +8,20 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")
 LIMIT = re.compile(r"^(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)$")
 
 
@@ -26,10 +37,12 @@ class Split(Section):
 
     test: Share = Field(0.2, description="share of rows kept for the audit")
     validation: Share = Field(0.1, description="share of rows that steer training")
-    by: str | None = Field(None, description="column whose shares each part keeps; default: target")
-    group: str | None = Field(None, description="column whose equal values stay on one side")
-    time: str | None = Field(None, description="column to sort by: the newest rows are the test")
-    seed: int = Field(42, description="seed of the split")
+    by: Name | None = Field(
+        None, description="column whose shares each part keeps; default: target"
+    )
+    group: Name | None = Field(None, description="column whose equal values stay on one side")
+    time: Name | None = Field(None, description="column to sort by: the newest rows are the test")
+    seed: Seed = Field(42, description="seed of the split")
 
     @model_validator(mode="after")
     def _one_way(self) -> "Split":
@@ -104,7 +117,7 @@ class Train(Section):
     backward: Literal["all", "sampled"] = Field(
         "all", description="rows with a backward pass: all, or sampled by their gradient"
     )
-    seed: int = Field(7, description="the same seed gives the same weights")
+    seed: Seed = Field(7, description="the same seed gives the same weights")
 
 
 class Compress(Section):
@@ -123,10 +136,19 @@ def _limit(value: Any) -> Any:
 Limit = Annotated[str, BeforeValidator(_limit)]
 
 
+def _version(value: str) -> str:
+    if not VERSION.match(value):
+        raise ValueError("takes letters, digits, '.', '_', '+' and '-', at most 64")
+    return value
+
+
+Version = Annotated[str, AfterValidator(_version)]
+
+
 class ReleaseTerms(Section):
     """What the release is for and says of itself."""
 
-    version: str = Field("1", description="the release's version, as the API shows it")
+    version: Version = Field("1", description="the release's version, as the API shows it")
     use: Literal["any", "commercial", "research"] = Field(
         "any", description="checked against the licences of backbone and rows; any = no check"
     )

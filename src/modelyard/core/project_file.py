@@ -45,6 +45,8 @@ def read_project(path: Path, settings: Sequence[str] = ()) -> Project:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProjectFileInvalid(str(file), [f"not TOML: {error}"]) from None
+    except RecursionError:
+        raise ProjectFileInvalid(str(file), ["its values are nested too deeply"]) from None
     places = {path: f"line {number}" for path, number in lines_of(text).items()}
     for setting in settings:
         places[_override(tables, setting)] = f"--set {setting}"
@@ -77,7 +79,7 @@ def _override(tables: dict[str, Any], setting: str) -> Path_:
 def _value(text: str) -> Any:
     try:
         tables = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
     return tables["value"] if len(tables) == 1 else text
 

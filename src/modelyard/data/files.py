@@ -174,7 +174,9 @@ def _jsonl_record(number: int, line: str) -> Record:
         values = json.loads(line, object_pairs_hook=_once)
     except _Twice as error:
         return Record(number, {LINE: line[:1000]}, f"it has the key {error.args[0]!r} twice")
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return Record(number, {LINE: line[:1000]}, "its JSON is nested too deeply")
+    except ValueError as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         return Record(number, {LINE: line[:1000]}, f"it is not JSON ({reason})")
     if not isinstance(values, dict):

@@ -223,9 +223,16 @@ LOOK_ROWS = 200_000
 def propose(path: Path) -> Proposal:
     """Guess which column is the text and which the class; raises ColumnMissing."""
     opened = open_path(path)
-    records = [r for r in islice(opened.records, LOOK_ROWS) if not r.problem]
+    looked_at = list(islice(opened.records, LOOK_ROWS))
+    records = [record for record in looked_at if not record.problem]
+    if not looked_at:
+        raise RowsEmpty(f"{path} holds no rows; add some.")
     if not records:
-        raise RowsEmpty(f"{path} holds no rows; add rows below its header.")
+        first = looked_at[0]
+        raise RowsEmpty(
+            f"None of the {len(looked_at):,} rows of {path} can be read ({opened.counted_in} "
+            f"{first.number}: {first.problem}); mend them."
+        )
     names = [name for name in columns_of(records) if opened.counted_in != "file" or name != "file"]
     columns = [_looked_at(name, records) for name in names]
     text = max(columns, key=lambda c: (c.distinct > 1, c.mean_characters))

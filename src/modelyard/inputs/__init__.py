@@ -32,6 +32,9 @@ class Input(Protocol):
 
     kind: str
 
+    def options(self, given: Mapping[str, Any]) -> Any:
+        """What the project file has beside `kind`, checked; raises SettingInvalid."""
+
     def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
         """What has to be known of the training split to encode; plain JSON."""
 

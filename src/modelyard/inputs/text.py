@@ -6,6 +6,7 @@ A text longer than the window is read as several windows, whose outputs are aver
 
 import shutil
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
-from modelyard.core.errors import SettingInvalid
+from modelyard.core.errors import BackboneUnusable, SettingInvalid
 from modelyard.inputs import Encode, PlainFeatures, State
 from modelyard.runtime.encoded import Encoded
 
@@ -40,16 +41,26 @@ class Text:
 
     kind = "text"
 
-    def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
-        """The window's size and number; nothing else is learned from the values."""
+    def options(self, given: Mapping[str, Any]) -> Options:
+        """What stands beside `kind`, checked; raises SettingInvalid."""
+        names = list(Options.model_fields)
+        for name in given:
+            if name not in names:
+                near = get_close_matches(name, names, n=1, cutoff=0.4)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}."
+                raise SettingInvalid(f"A text of [inputs] has no option {name!r}; {hint}")
         try:
-            chosen = Options.model_validate(dict(options))
+            return Options.model_validate(dict(given))
         except ValidationError as error:
-            names = ", ".join(Options.model_fields)
             first = error.errors()[0]
             raise SettingInvalid(
-                f"[inputs] text option {first['loc'][0]!r}: {first['msg']}; options are: {names}."
+                f"The option {first['loc'][0]!r} of a text of [inputs]: {first['msg']}; got "
+                f"{first['input']!r}."
             ) from None
+
+    def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
+        """The window's size and number; nothing else is learned from the values."""
+        chosen = self.options(options)
         tokenizer = _tokenizer(backbone)
         window_tokens = min(chosen.window_tokens, _most_positions(backbone))
         return {
@@ -87,16 +98,14 @@ class Text:
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        config = AutoConfig.from_pretrained(backbone, num_labels=width)
+        config = _loaded(AutoConfig, backbone, num_labels=width)
         for name in ("attention_probs_dropout_prob", "attention_dropout", "dropout"):
             if hasattr(config, name):
                 setattr(config, name, 0.0)
         for name in ("hidden_dropout_prob", "classifier_dropout", "seq_classif_dropout"):
             if hasattr(config, name) or name == "classifier_dropout":
                 setattr(config, name, dropout)
-        return AutoModelForSequenceClassification.from_pretrained(
-            backbone, config=config, dtype="float32"
-        )
+        return _loaded(AutoModelForSequenceClassification, backbone, config=config, dtype="float32")
 
     def save_preprocessing(self, backbone: Path, state: State, folder: Path) -> None:
         """Put the tokenizer's files into `folder`."""
@@ -123,6 +132,18 @@ class Text:
     def example(self) -> Any:
         """A value for the API's documentation."""
         return "A sentence to classify."
+
+
+def _loaded(auto: Any, backbone: Path, **given: Any) -> Any:
+    """What a class of transformers makes of a folder; raises BackboneUnusable."""
+    try:
+        return auto.from_pretrained(backbone, **given)
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise BackboneUnusable(
+            f"transformers cannot load {backbone} as a sequence classifier ({reason}); choose "
+            "another backbone."
+        ) from None
 
 
 def _encode(tokenizer: Tokenizer, windows: int, pad_id: int, values: Sequence[str]) -> Encoded:

@@ -257,6 +257,28 @@ def _check(name: str, folder: Path) -> None:
             f"Backbone {name!r} has a config.json that names no model_type, in {folder}; "
             "save it anew with transformers' save_pretrained."
         )
+    for file in (folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))):
+        if problem := _unreadable(file):
+            raise BackboneUnusable(
+                f"Backbone {name!r} has a {file.name} that cannot be read ({problem}); copy it "
+                f"again to {folder}, or save it anew with transformers' save_pretrained."
+            )
+
+
+def _unreadable(file: Path) -> str | None:
+    """Why a tokenizer or weights cannot be opened, or None; weights are not loaded."""
+    from safetensors import safe_open
+    from tokenizers import Tokenizer
+
+    try:
+        if file.suffix == ".json":
+            Tokenizer.from_file(str(file))
+        else:
+            with safe_open(file, "np"):
+                pass
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing more special
+        return str(error).strip().splitlines()[0][:200]
+    return None
 
 
 def _digest(folder: Path) -> str:

@@ -77,15 +77,22 @@ class Runtime:
     def problem(self, row: Row) -> str | None:
         """Why this row cannot be answered, or None; raises ColumnMissing."""
         if self.column not in row:
-            known = ", ".join(map(repr, row)) or "none"
-            raise ColumnMissing(
-                f"A row lacks the column {self.column!r}; its columns are: {known}."
-            )
+            raise self._lacking(row, "A row")
         return self.check_value(row[self.column])
+
+    def _lacking(self, row: Row, which: str) -> ColumnMissing:
+        known = ", ".join(map(repr, row)) or "none"
+        return ColumnMissing(f"{which} lacks the column {self.column!r}; its columns are: {known}.")
 
     def values(self, rows: Sequence[Row]) -> list[Any]:
         """The input column of each row; raises ColumnMissing, RequestInvalid."""
+        if isinstance(rows, Mapping | str) or not all(isinstance(row, Mapping) for row in rows):
+            raise RequestInvalid(
+                f"Rows are a list of objects such as {{{self.column!r}: …}}, one for each row."
+            )
         for number, row in enumerate(rows, start=1):
+            if self.column not in row:
+                raise self._lacking(row, f"Row {number}")
             if problem := self.problem(row):
                 raise RequestInvalid(f"Row {number}, column {self.column!r}: {problem}.")
         return [row[self.column] for row in rows]

@@ -99,9 +99,10 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
+    except (OSError, TypeError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SettingInvalid(
-            f"Cannot listen on {host} port {port}: {error.strerror or error}; choose another with "
+            f"Cannot listen on {host!r} port {port}: {reason}; choose another with "
             "--host and --port."
         ) from None
 

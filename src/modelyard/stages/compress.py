@@ -28,6 +28,7 @@ GRAPH = "graph.onnx"
 MOST_CHECKED_ROWS = 2000
 TIMED_ROWS = 128
 TIMED_TURNS = 3
+ROUNDING = 1e-9  # a loss of one hundredth is 0.010000000000000009 as a difference of floats
 Answer = Mapping[str, Any]
 Outputs = NDArray[np.float32]
 
@@ -214,7 +215,7 @@ def _choice(rungs: Sequence[Rung], wanted: str, max_loss: float) -> tuple[str, s
     if rung.loss <= 0:
         said = f"{wanted} loses no {rung.measure.name}"
     said += f" on {rung.measure.rows:,} validation rows"
-    if rung.loss > max_loss:
+    if rung.loss > max_loss + ROUNDING:
         return "fp32", f"{said}, more than compress.max_loss = {max_loss:g} allows"
     return wanted, f"{said} and is {_times_smaller(rungs, rung):.1f} × smaller"
 
