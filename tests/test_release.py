@@ -133,6 +133,7 @@ class Made:
 
     def release(self, events=silent, backbone=BACKBONE, **terms):
         project = self.project(**terms)
+        signing_key.own_key()  # as every door does before a run
         return run(project, self.stages(backbone), Store(self.root / "store"), events)["release"]
 
 

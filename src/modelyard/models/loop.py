@@ -242,13 +242,15 @@ def _gradients(
 
 
 def _add(moved: Sequence[nn.Parameter], found: Sequence[Tensor | None]) -> None:
+    """Add a part's gradients; a part whose outputs have none may not reach all that others do."""
     reached = [(p, g) for p, g in zip(moved, found, strict=True) if g is not None]
-    if all(p.grad is None for p, _ in reached):
-        for parameter, gradient in reached:
+    again = [(p.grad, g) for p, g in reached if p.grad is not None]
+    for parameter, gradient in reached:
+        if parameter.grad is None:
             parameter.grad = gradient
-    else:
-        sums = [p.grad for p, _ in reached if p.grad is not None]
-        torch._foreach_add_(sums, [g for _, g in reached])
+    if again:
+        sums, more = zip(*again, strict=True)
+        torch._foreach_add_(sums, more)
 
 
 def _count(run: Run, batch: Batch, added: Added, seconds: float) -> None:
