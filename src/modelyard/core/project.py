@@ -111,7 +111,7 @@ class Train(Section):
     clip_norm: float = Field(1.0, ge=0, description="gradient norm limit; 0 disables")
     class_weights: Literal["none", "balanced"] = Field("none", description="none or balanced")
     label_smoothing: Share = Field(0.1, description="share of the truth spread over all classes")
-    patience: int = Field(2, ge=0, description="epochs without gain before a stop; 0 disables")
+    patience: int = Field(2, ge=0, description="epochs clearly worse before a stop; 0 disables")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto, fp32 or bf16")
     lora_rank: int = Field(16, ge=1, description="rank of the LoRA matrices")
     backward: Literal["all", "sampled"] = Field(

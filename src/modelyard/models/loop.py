@@ -72,6 +72,8 @@ class State:
     best_error: float = 0.0
     best_epoch: int = 0
     last: tuple[float, float] | None = None
+    good_epoch: int = 0
+    """The last epoch that was not clearly worse than the best."""
     kept_epoch: int = 0
     """The epoch whose weights the network has at the end; 0 where no rows validate."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -135,10 +137,10 @@ def _is_last_as_good(run: Run) -> bool:
     Breiman, L. et al. (1984), Classification and regression trees, section 3.4.3 (the 1 SE rule).
     """
     state = run.state
-    if state.best is None or state.last is None:
+    if state.best is None:
         return True
     is_at_end = bool(run.recipe.seconds) or state.epoch >= run.recipe.epochs
-    return is_at_end and state.last[0] >= state.best[0] - state.best_error
+    return is_at_end and state.good_epoch == state.epoch
 
 
 @contextmanager
@@ -166,8 +168,8 @@ def _is_over(run: Run) -> bool:
     state, recipe = run.state, run.recipe
     if recipe.seconds:
         return _is_used_up(run)
-    gainless = state.epoch - state.best_epoch
-    stopped = bool(recipe.patience and state.best and gainless >= recipe.patience)
+    worse = state.epoch - state.good_epoch
+    stopped = bool(recipe.patience and state.best and worse >= recipe.patience)
     return stopped or state.epoch >= recipe.epochs
 
 
@@ -296,6 +298,8 @@ def _judge(run: Run) -> None:
         state.best, state.best_epoch = state.last, state.epoch
         state.best_error = found.error(run.task.main)
         run.best_weights = {n: w.clone() for n, w in checkpoint.weights(run.network).items()}
+    if state.last[0] >= state.best[0] - state.best_error:
+        state.good_epoch = state.epoch
 
 
 def _save_when_due(run: Run) -> None:

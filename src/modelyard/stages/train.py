@@ -91,7 +91,7 @@ def _operations_per_s() -> float:
 
 @stage(
     "train",
-    version="3",
+    version="4",
     reads=("inputs", "target", "backbone", "train"),
     gives=Model,
     causes=causes,
