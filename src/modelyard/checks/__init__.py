@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from modelyard.core.measure import Measure
 
-NAMES = ("table", "confusion", "calibration", "mistakes")
+NAMES = ("table", "labels_table", "confusion", "calibration", "mistakes")
 Answers = Sequence[Mapping[str, Any]]
 
 
@@ -25,14 +25,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check and what it declares."""
+    """A check and what it declares; of two with one name, one fits at most."""
 
     name: str
     needs: tuple[str, ...]
     """Keys an answer must have."""
     measures: tuple[str, ...]
     """The names of the measures it gives."""
-    run: Callable[[Sequence[str], Answers], Finding]
+    run: Callable[[Sequence[Any], Answers], Finding]
     """Truth (B,) and answers (B,) to a finding; B is 1 or more."""
 
 

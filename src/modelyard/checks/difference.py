@@ -1,25 +1,29 @@
 """The paired difference: whether one model is better than another on the same rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from modelyard.checks import Answers
 from modelyard.core.intervals import Z_95
 
-NEEDS = ("label",)
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much larger the share of rightly answered rows is, with its 95 % interval."""
+    """How much larger a measure is, with its 95 % interval: accuracy, or micro F1 of labels."""
 
     value: float
     low: float
     high: float
     rows: int
     only_first: int
-    """Rows that only the first model has right."""
+    """Rows that only the first model has wholly right."""
     only_second: int
 
     @property
@@ -60,3 +64,56 @@ def difference(truth: Sequence[str], first: Answers, second: Answers) -> Differe
 
 def _right(truth: Sequence[str], answers: Answers) -> list[bool]:
     return [true == str(answer["label"]) for true, answer in zip(truth, answers, strict=True)]
+
+
+def labels_difference(
+    truth: Sequence[Sequence[str]], first: Answers, second: Answers
+) -> Difference:
+    """The difference in micro F1 of two models that gave the same rows (B,) labels.
+
+    The interval is that of 1,000 bootstrap samples of the rows.
+
+    >>> a, ab = {"labels": ["a"]}, {"labels": ["a", "b"]}
+    >>> paired = labels_difference([["a"]] * 50, [a] * 50, [ab] * 50)
+    >>> round(paired.value, 3), paired.judgement, paired.only_first
+    (0.333, 'better', 50)
+    """
+    ours, theirs = (_counts(truth, answers) for answers in (first, second))
+    rows = len(truth)
+    drawn = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), RESAMPLES)
+    low, high = np.quantile(_f1(drawn @ ours) - _f1(drawn @ theirs), [0.025, 0.975])
+    exact = [counts[:, 0] * 2 == counts[:, 1] for counts in (ours, theirs)]
+    return Difference(
+        value=float(_f1(ours.sum(0)) - _f1(theirs.sum(0))),
+        low=float(low),
+        high=float(high),
+        rows=rows,
+        only_first=int((exact[0] & ~exact[1]).sum()),
+        only_second=int((exact[1] & ~exact[0]).sum()),
+    )
+
+
+def _counts(truth: Sequence[Sequence[str]], answers: Answers) -> NDArray[np.int64]:
+    """Of each row the labels found rightly, and those that are so or were found: (B, 2)."""
+    pairs = [
+        (set(true), set(answer["labels"])) for true, answer in zip(truth, answers, strict=True)
+    ]
+    return np.array([(len(true & found), len(true) + len(found)) for true, found in pairs])
+
+
+def _f1(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Micro F1 (...) from sums (..., 2)."""
+    f1: NDArray[np.float64] = 2 * counts[..., 0] / np.maximum(1, counts[..., 1])
+    return f1
+
+
+OF: dict[str, Callable[[Any, Answers, Answers], Difference]] = {
+    "label": difference,
+    "labels": labels_difference,
+}
+"""By the key of an answer that holds what is compared."""
+
+
+def fitting(keys: Collection[str]) -> Callable[[Any, Answers, Answers], Difference] | None:
+    """What compares answers with these keys, or None."""
+    return next((compare for key, compare in OF.items() if key in keys), None)

@@ -28,15 +28,15 @@ def table(truth: Sequence[str], answers: Answers) -> Finding:
     cells, counts = _cells(truth, found, labels)
     observed = _counts(cells, counts[None], len(labels))
     drawn = np.random.default_rng(0).multinomial(len(truth), counts / len(truth), size=RESAMPLES)
-    averages = _averages(observed)
-    resampled = _averages(_counts(cells, drawn, len(labels)))
+    averages = averages_of(observed)
+    resampled = averages_of(_counts(cells, drawn, len(labels)))
     micro = _micro_row(int(observed[0].sum()), len(truth))
     return Finding(
         (),
         {
             "rows": len(truth),
             "classes": [
-                _class_row(label, *(int(count[0, number]) for count in observed))
+                class_row(label, *(int(count[0, number]) for count in observed))
                 for number, label in enumerate(labels)
             ],
             "averages": [
@@ -70,11 +70,11 @@ def _counts(cells: NDArray[np.int64], drawn: NDArray[np.int64], classes: int) ->
     return hits, support, called
 
 
-def _averages(counts: Counts) -> dict[str, NDArray[np.float64]]:
+def averages_of(counts: Counts) -> dict[str, NDArray[np.float64]]:
     """Precision, recall and F1 (3, R) by the name of the average."""
     hits, support, found = counts
     figures = np.stack(
-        [_share(hits, found), _share(hits, support), _share(2 * hits, support + found)]
+        [share(hits, found), share(hits, support), share(2 * hits, support + found)]
     )  # (3, R, C)
     occurs = (support + found) > 0
     return {
@@ -83,12 +83,14 @@ def _averages(counts: Counts) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    share: NDArray[np.float64] = part / np.maximum(whole, 1)
-    return share
+def share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A part of a whole, 0 where the whole is."""
+    quotient: NDArray[np.float64] = part / np.maximum(whole, 1)
+    return quotient
 
 
-def _class_row(label: str, hits: int, support: int, found: int) -> dict[str, Any]:
+def class_row(label: str, hits: int, support: int, found: int) -> dict[str, Any]:
+    """A class's line of the table, from rows found rightly, rows in truth, rows found."""
     return {
         "label": label,
         "precision": _proportion(hits, found),
@@ -120,12 +122,18 @@ def _average_row(
     if micro["f1"]["value"] == 1:  # nothing to resample without mistakes
         return {**micro, "name": name}
     rows = micro["support"]
+    return {"name": name, **resampled_figures(values, resampled, rows), "support": rows}
+
+
+def resampled_figures(
+    values: NDArray[np.float64], resampled: NDArray[np.float64], rows: int
+) -> dict[str, Any]:
+    """Precision, recall and F1 from values (3,) and bootstrap samples (3, R), with intervals."""
     lows, highs = np.quantile(resampled, [0.025, 0.975], axis=1)
-    figures = {
+    return {
         figure: {"value": float(value), "low": float(low), "high": float(high), "rows": rows}
         for figure, value, low, high in zip(FIGURES, values, lows, highs, strict=True)
     }
-    return {"name": name, **figures, "support": rows}
 
 
 CHECK = Check("table", needs=("label",), measures=(), run=table)

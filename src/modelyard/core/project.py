@@ -86,7 +86,7 @@ class TargetColumn(Section):
     """The answer coming out."""
 
     column: str = Field(description="the column to predict")
-    kind: str = Field("class", description="class")
+    kind: str = Field("class", description="class or labels")
 
 
 class BackboneChoice(Section):

@@ -21,11 +21,19 @@ MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
+class Truths:
+    """What is to be learned of N rows: the classes each has, and numbers where those are it."""
+
+    classes: Sequence[Sequence[str]]
+    amounts: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
 class Kept:
-    """The rows that were kept: N places, N labels, and N values for each input column."""
+    """The rows that were kept: N places, N truths, and N values for each input column."""
 
     places: Sequence[str]
-    labels: Sequence[str]
+    truths: Truths
     inputs: Mapping[str, Sequence[Any]]
 
     @property
@@ -38,15 +46,16 @@ def report(
     kept: Kept, parted: Parted, alike: Sequence[Alike], refused: Mapping[str, int], seed: int
 ) -> dict[str, Any]:
     """What is told of prepared rows; `refused` counts refused rows by reason."""
-    rows, gone = len(kept.labels), sum(refused.values())
+    rows, gone = len(kept.places), sum(refused.values())
     return {
         "rows": {"read": rows + gone, "kept": rows, "refused": gone, "measured_on": "all rows"},
         "refused": dict(sorted(refused.items())),
         "split": _split(parted),
-        "classes": _classes(kept.labels, parted),
-        "labels_alike": labels_alike(kept.labels),
+        "classes": _classes(kept.truths.classes, parted),
+        "labels_alike": labels_alike([name for names in kept.truths.classes for name in names]),
+        "amounts": _of_parts(kept.truths.amounts, parted) if kept.truths.amounts else None,
         "characters": {
-            name: _lengths([len(str(value)) for value in values], parted)
+            name: _of_parts([len(str(value)) for value in values], parted)
             for name, values in kept.inputs.items()
         },
         "near_duplicates": _near(kept, parted, alike),
@@ -70,14 +79,15 @@ def _split(parted: Parted) -> dict[str, Any]:
     }
 
 
-def _classes(labels: Sequence[str], parted: Parted) -> list[dict[str, Any]]:
+def _classes(names: Sequence[Sequence[str]], parted: Parted) -> list[dict[str, Any]]:
     """Rows of each class by part, the largest class first."""
     counts: dict[str, Counter[str]] = {}
-    for label, place in zip(labels, parted.part, strict=True):
-        counts.setdefault(label, Counter())[PARTS[place]] += 1
+    for own, place in zip(names, parted.part, strict=True):
+        for label in own:
+            counts.setdefault(label, Counter())[PARTS[place]] += 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
     return [
-        {"label": label, "rows": by.total(), "share": round(by.total() / len(labels), 4)}
+        {"label": label, "rows": by.total(), "share": round(by.total() / len(names), 4)}
         | {part: by[part] for part in PARTS}
         for label, by in ordered[:MOST_CLASSES]
     ]
@@ -95,21 +105,28 @@ def labels_alike(labels: Sequence[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _lengths(lengths: Sequence[int], parted: Parted) -> dict[str, Any]:
-    of_part = np.array(lengths)
+def _of_parts(values: Sequence[float], parted: Parted) -> dict[str, Any]:
+    """The percentiles of N values in each part."""
+    of_part = np.array(values)
     return {name: _percentiles(of_part[parted.part == place]) for place, name in enumerate(PARTS)}
 
 
-def _percentiles(lengths: Any) -> dict[str, Any]:
-    if not len(lengths):
+def _percentiles(values: Any) -> dict[str, Any]:
+    if not len(values):
         return {"rows": 0}
-    points = np.percentile(lengths, PERCENTILES)
+    points = np.percentile(values, PERCENTILES)
     return {
-        "rows": len(lengths),
-        "mean": round(float(lengths.mean()), 1),
-        **{f"p{p}": round(float(v), 1) for p, v in zip(PERCENTILES, points, strict=True)},
-        "max": int(lengths.max()),
+        "rows": len(values),
+        "mean": _short(values.mean()),
+        **{f"p{p}": _short(v) for p, v in zip(PERCENTILES, points, strict=True)},
+        "min": _short(values.min()),
+        "max": _short(values.max()),
     }
+
+
+def _short(value: float) -> float:
+    """A number with five digits, and one decimal at least."""
+    return float(f"{value:.5g}") if abs(value) < 1000 else round(float(value), 1)
 
 
 def _near(kept: Kept, parted: Parted, alike: Sequence[Alike]) -> dict[str, Any]:
@@ -123,9 +140,11 @@ def _near(kept: Kept, parted: Parted, alike: Sequence[Alike]) -> dict[str, Any]:
     ]
     return {
         "method": METHOD,
-        "measured_on": f"{len(kept.labels):,} kept rows",
+        "measured_on": f"{len(kept.places):,} kept rows",
         "rows": len(alike),
-        "other_label": sum(kept.labels[e.index] != kept.labels[e.first] for e in alike),
+        "other_label": sum(
+            kept.truths.classes[e.index] != kept.truths.classes[e.first] for e in alike
+        ),
         "like_a_training_row": {part: like_training.count(part) for part in PARTS[1:]},
         "examples": [_example(kept, each) for each in _telling(alike)],
     }

@@ -4,6 +4,7 @@ Binary BYTES elements are a 4-byte little-endian length and the bytes; FP32 is l
 row major (the binary tensor data extension).
 """
 
+import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,15 +90,20 @@ class Output:
         """One value for each element, row major."""
         found = [answer[self.name] for answer in answers]
         if self.names is None:
-            return found
+            return [_listed(each) if isinstance(each, list) else each for each in found]
         return [scores[name] for scores in found for name in self.names]
 
 
+def _listed(names: Sequence[str]) -> str:
+    """A list as one element of a tensor, in which each row has as many: JSON."""
+    return json.dumps(names, ensure_ascii=False)
+
+
 def outputs_of(release: ReleaseInfo) -> dict[str, Output]:
-    """The fields of an answer as tensors: text, a number, or a number for each label."""
+    """An answer's fields as tensors: text, a number, a number for each label, a list as JSON."""
     found = {}
     for name, field in release.wire.model_fields.items():
-        if field.annotation is str:
+        if field.annotation is str or get_origin(field.annotation) is list:
             found[name] = Output(name, "BYTES")
         elif field.annotation in (float, int):
             found[name] = Output(name, "FP32")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from modelyard import checks, inputs, targets
 from modelyard.checks import Finding, limits
-from modelyard.checks.difference import NEEDS, difference
+from modelyard.checks.difference import fitting as fitting_difference
 from modelyard.checks.latency import MEASURES, latency
 from modelyard.core.artefacts import Artefact, Dataset, Model, Report
 from modelyard.core.digest import row_digest
@@ -53,7 +53,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 READS = ("name", "inputs", "target", "accept", "release")
 
 
-@stage("audit", version="1", reads=READS, gives=Report, estimate=estimate)
+@stage("audit", version="2", reads=READS, gives=Report, estimate=estimate)
 def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events) -> None:
     """Predict the test rows, run the checks, train the baselines, and say what holds."""
     known = known_limits(targets.find(project.target.kind))
@@ -80,7 +80,7 @@ def known_limits(target: Target) -> list[str]:
     """The names that [accept] may set a limit on, for this target."""
     keys = target.wire.model_fields
     of_checks = [name for check in checks.fitting(keys) for name in check.measures]
-    paired = ["better_than_baseline"] if set(NEEDS) <= set(keys) else []
+    paired = ["better_than_baseline"] if fitting_difference(keys) else []
     return [*target.measures, *of_checks, *MEASURES, "model_bytes", *paired]
 
 
@@ -166,14 +166,14 @@ def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
 
 
 def _compared(
-    target: Target, truth: list[str], answers: Answers, baseline: Baseline
+    target: Target, truth: list[Any], answers: Answers, baseline: Baseline
 ) -> dict[str, Any]:
     compared: dict[str, Any] = {
         "name": baseline.name,
         "measures": [measure.to_json() for measure in target.score(truth, baseline.answers)],
     }
-    if set(NEEDS) <= set(target.wire.model_fields):
-        paired = difference(truth, answers, baseline.answers)
+    if compare := fitting_difference(target.wire.model_fields):
+        paired = compare(truth, answers, baseline.answers)
         compared["difference"] = asdict(paired)
         compared["judgement"] = paired.judgement
     return compared
@@ -236,8 +236,8 @@ def _size(model: Model) -> Measure:
     return Measure("model_bytes", size, size, size, 0, higher_is_better=False)
 
 
-def _truth(model: Model, rows: Rows) -> list[str]:
-    return [str(row[model.spec.target.column]) for row in rows]
+def _truth(model: Model, rows: Rows) -> list[Any]:
+    return [row[model.spec.target.column] for row in rows]
 
 
 def _optional(artefact: Artefact, name: str) -> Any:
@@ -268,7 +268,7 @@ def _write_predictions(draft: Draft, model: Model, rows: Rows, answers: Answers)
     """One row for each test row: `_row`, truth, and the answer; nested values as JSON."""
     columns: dict[str, list[Any]] = {
         "_row": [row["_row"] for row in rows],
-        "truth": _truth(model, rows),
+        "truth": [_plain(truth) for truth in _truth(model, rows)],
     }
     for key in answers[0]:
         columns[key] = [_plain(answer[key]) for answer in answers]

@@ -24,20 +24,20 @@ ROW = "_row"
 
 @dataclass
 class Sorted:
-    """Records that are kept, with their labels, and what is said of each that is not."""
+    """Records that are kept, with their truths, and what is said of each that is not."""
 
     rows: Rows
     kept: list[Record] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    truths: list[Any] = field(default_factory=list)
     refused: list[tuple[Record, str, str]] = field(default_factory=list)
     """Record, kind of reason, reason."""
 
     def refuse(self, reasons: Mapping[int, tuple[str, str]]) -> None:
         """Move kept records, by index, to the refused ones."""
-        kept, labels = self.kept, self.labels
+        kept, truths = self.kept, self.truths
         self.refused += [(kept[index], *reason) for index, reason in sorted(reasons.items())]
         self.kept = [each for index, each in enumerate(kept) if index not in reasons]
-        self.labels = [each for index, each in enumerate(labels) if index not in reasons]
+        self.truths = [each for index, each in enumerate(truths) if index not in reasons]
 
     def places(self) -> list[str]:
         """Where each kept record stands in the source."""
@@ -61,7 +61,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 
 @stage(
     "prepare",
-    version="2",
+    version="3",
     reads=("data", "inputs", "target"),
     gives=Dataset,
     causes=causes,
@@ -74,10 +74,14 @@ def prepare(project: Project, draft: Draft, events: Events) -> None:
     found = _judged(project, rows)
     _refuse_same(project, found)
     _require_rows(found)
-    targets.find(project.target.kind).check(found.labels)
+    target = targets.find(project.target.kind)
+    target.check(found.truths)
     alike = _near(project, found, events)
     parted = _parted(project, found)
-    kept = look.Kept(found.places(), found.labels, _values(project, found.kept))
+    told = look.Truths(
+        [target.names(truth) for truth in found.truths], target.amounts(found.truths)
+    )
+    kept = look.Kept(found.places(), told, _values(project, found.kept))
     counts = Counter(kind for _, kind, _ in found.refused)
     report = look.report(kept, parted, alike, counts, project.data.split.seed)
     report["source"] = {
@@ -86,7 +90,7 @@ def prepare(project: Project, draft: Draft, events: Events) -> None:
         "encoding": look.of_encoding(rows.encoding),
     }
     _write(project, draft.out, found, parted, report)
-    _tell(report, found, parted, events)
+    _tell(project, report, found, parted, events)
 
 
 def _refuse_names(project: Project) -> None:
@@ -104,12 +108,22 @@ def _judged(project: Project, rows: Rows) -> Sorted:
     found = Sorted(rows)
     for record in rows.records:
         reason = _reason(project, rows, record)
-        if reason:
-            found.refused.append((record, *reason))
+        truth, problem = _truth(project, record) if reason is None else (None, None)
+        if reason or problem:
+            found.refused.append((record, *(reason or ("wrong label", str(problem)))))
         else:
             found.kept.append(record)
-            found.labels.append(str(record.values[project.target.column]))
+            found.truths.append(truth)
     return found
+
+
+def _truth(project: Project, record: Record) -> tuple[Any, str | None]:
+    """The target's value as the Dataset keeps it, or what is wrong with it."""
+    column = project.target.column
+    try:
+        return targets.find(project.target.kind).read(record.values[column]), None
+    except ValueError as error:
+        return None, f"column {column!r} {error}"
 
 
 def _reason(project: Project, rows: Rows, record: Record) -> tuple[str, str] | None:
@@ -122,8 +136,6 @@ def _reason(project: Project, rows: Rows, record: Record) -> tuple[str, str] | N
     for name in columns_wanted(project):
         if _is_missing(record.values.get(name)):
             return "missing value", f"column {name!r} has no value"
-    if not _is_single(label := record.values[project.target.column]):
-        return "wrong label", f"column {project.target.column!r} holds {type(label).__name__}"
     return None
 
 
@@ -144,13 +156,6 @@ def _is_missing(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
-def _is_single(label: Any) -> bool:
-    """Whether a label is one value, and one that can be written."""
-    if isinstance(label, dict | list | bytes):
-        return False
-    return str(label).encode("utf-8", "ignore").decode() == str(label)
-
-
 def _too_long(project: Project, rows: Rows, record: Record, name: str) -> TextTooLong:
     length, limit = len(record.values[name]), project.data.max_characters
     return TextTooLong(
@@ -163,9 +168,11 @@ def _refuse_same(project: Project, found: Sorted) -> None:
     """Refuse contradictory rows, all of them, and of exact duplicates all but the first."""
     places = found.places()
     texts = _texts(project, found.kept)
-    keys = list(map(same.normalised, texts))
-    against = same.contradictory(keys, found.labels)
-    exact = same.duplicates([text.strip() for text in texts], found.labels)
+    said = list(map(repr, found.truths))
+    against = {}
+    if targets.find(project.target.kind).contradicts:
+        against = same.contradictory(list(map(same.normalised, texts)), said)
+    exact = same.duplicates([text.strip() for text in texts], said)
     reasons = {index: ("duplicate", f"duplicate of {places[i]}") for index, i in exact.items()}
     reasons |= {
         index: ("contradictory", f"the same text as {places[i]}, which has another label")
@@ -206,7 +213,8 @@ def _parted(project: Project, found: Sorted) -> Parted:
     name = settings.by or settings.group or settings.time
     column = [record.values[name] for record in found.kept] if name else None
     keys = [same.normalised(text) for text in _texts(project, found.kept)]
-    return split(found.labels, keys, settings, column)
+    target = targets.find(project.target.kind)
+    return split(target.strata(found.truths), keys, settings, column)
 
 
 def _texts(project: Project, records: Sequence[Record]) -> list[str]:
@@ -225,7 +233,7 @@ def _write(
     import pyarrow.parquet as pq
 
     numbers = [record.number for record in found.kept]
-    columns = {ROW: numbers, **_values(project, found.kept), project.target.column: found.labels}
+    columns = {ROW: numbers, **_values(project, found.kept), project.target.column: found.truths}
     table = pa.table(columns)
     for place, name in enumerate(PARTS):
         pq.write_table(table.filter(pa.array(parted.part == place)), out / f"{name}.parquet")
@@ -247,7 +255,9 @@ def _write_refused(project: Project, file: Path, found: Sorted) -> None:
             lines.write(json.dumps(told, ensure_ascii=False, default=str) + "\n")
 
 
-def _tell(report: Mapping[str, Any], found: Sorted, parted: Parted, events: Events) -> None:
+def _tell(
+    project: Project, report: Mapping[str, Any], found: Sorted, parted: Parted, events: Events
+) -> None:
     rows, by_kind = report["rows"], report["refused"]
     told = ", ".join(f"{count:,} {kind}" for kind, count in by_kind.items())
     refused = f"{rows['refused']:,} refused ({told}; see refused.jsonl)" if told else "none refused"
@@ -261,10 +271,12 @@ def _tell(report: Mapping[str, Any], found: Sorted, parted: Parted, events: Even
                 "(but for case, width or white space)."
             )
         )
-    _warn(report, found, parted, events)
+    _warn(project, report, found, parted, events)
 
 
-def _warn(report: Mapping[str, Any], found: Sorted, parted: Parted, events: Events) -> None:
+def _warn(
+    project: Project, report: Mapping[str, Any], found: Sorted, parted: Parted, events: Events
+) -> None:
     near = report["near_duplicates"]
     like = near["like_a_training_row"]
     if any(like.values()):
@@ -276,8 +288,9 @@ def _warn(report: Mapping[str, Any], found: Sorted, parted: Parted, events: Even
         )
     for names in report["labels_alike"]:
         events(Warned(f"The labels {names} differ only by case or white space; is one meant?"))
-    trained = {label for label, part in zip(found.labels, parted.part, strict=True) if not part}
-    unseen = [label for label in found.labels if label not in trained]
+    names = list(map(targets.find(project.target.kind).names, found.truths))
+    trained = {n for own, part in zip(names, parted.part, strict=True) if not part for n in own}
+    unseen = [n for own in names for n in own if n not in trained]
     if unseen:
         events(
             Warned(

@@ -16,7 +16,7 @@ from modelyard.core.errors import UnknownName
 from modelyard.core.measure import Measure as Measure
 
 State = dict[str, Any]
-MODULES = {"class": "class_"}
+MODULES = {"class": "class_", "labels": "labels"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,28 @@ class Target(Protocol):
     """The name of the measure that steers training and heads the report."""
     measures: tuple[str, ...]
     """The names of what `score` gives: a limit may stand on each."""
+    chooses: str
+    """How many of the labels it answers with: `one of`, or `any of`."""
+    contradicts: bool
+    """Whether two rows with equal inputs and other answers cannot both be right."""
 
-    def learn(self, values: Sequence[Any]) -> State:
+    def read(self, value: Any) -> Any:
+        """A raw value as a Dataset keeps it; raises ValueError with what is wrong with it."""
+
+    def names(self, truth: Any) -> list[str]:
+        """The classes that a row's truth names, none where it is no matter of classes."""
+
+    def amounts(self, truths: Sequence[Any]) -> list[float] | None:
+        """The truths as numbers, where that is what they are."""
+
+    def strata(self, truths: Sequence[Any]) -> list[str]:
+        """What each part of the rows is to have the same shares of (B,)."""
+
+    def learn(self, truths: Sequence[Any]) -> State:
         """What has to be known of the training split; plain JSON. Raises TooFewClasses."""
 
-    def check(self, values: Sequence[Any]) -> None:
-        """Refuse a column of all rows that cannot be learned from: TooFewClasses, ClassTooSmall."""
+    def check(self, truths: Sequence[Any]) -> None:
+        """Refuse truths of all rows that cannot be learned from: TooFewClasses, ClassTooSmall."""
 
     def width(self, state: State) -> int:
         """How many numbers the network gives for a row."""
@@ -50,8 +66,8 @@ class Target(Protocol):
     def config(self, state: State) -> dict[str, Any]:
         """What the transformers configuration has to know: id2label, label2id."""
 
-    def truth(self, values: Sequence[Any], state: State) -> NDArray[np.int64]:
-        """Raw values as the losses want them (B,)."""
+    def truth(self, truths: Sequence[Any], state: State) -> NDArray[np.generic]:
+        """Truths as the losses want them (B, ...)."""
 
     def losses(self, outputs: Any, truth: Any, state: State, options: Mapping[str, Any]) -> Any:
         """Loss of each row (B,), never reduced; torch in, torch out."""
@@ -60,7 +76,7 @@ class Target(Protocol):
         """Outputs (B, C) as B answers, plain Python."""
 
     def score(self, truth: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[Measure]:
-        """Measures of answers against raw truth, each with its 95 % interval."""
+        """Measures of answers against truths, each with its 95 % interval."""
 
     def baselines(
         self, name: str, features: Any, values: Sequence[Any], test_features: Any

@@ -13,6 +13,7 @@ from modelyard.core.intervals import wilson
 from modelyard.targets import Baseline, Measure, State
 
 RESAMPLES = 1000
+FEWEST_ROWS = 3
 
 
 class ClassAnswer(BaseModel):
@@ -30,6 +31,24 @@ class Class:
     wire = ClassAnswer
     main = "accuracy"
     measures = ("accuracy", "macro_f1", "weighted_f1")
+    chooses = "one of"
+    contradicts = True
+
+    def read(self, value: Any) -> str:
+        """A label is one value, and one that can be written."""
+        return read_label(value)
+
+    def names(self, truth: str) -> list[str]:
+        """The row's one class."""
+        return [truth]
+
+    def amounts(self, truths: Sequence[Any]) -> None:
+        """Classes are no numbers."""
+        return
+
+    def strata(self, truths: Sequence[str]) -> list[str]:
+        """Each class is a stratum."""
+        return list(truths)
 
     def check(self, values: Sequence[Any]) -> None:
         """Refuse labels that cannot be learned: TooFewClasses, ClassTooSmall."""
@@ -40,14 +59,7 @@ class Class:
                 f"A class target needs two classes or more, and the rows have {len(counts)} "
                 f"({found}); name another target column or add rows of another class."
             )
-        small = sorted(label for label, count in counts.items() if count < 3)
-        if small:
-            shown = ", ".join(f"{label!r} ({counts[label]})" for label in small[:5])
-            raise ClassTooSmall(
-                f"{len(small)} of {len(counts)} classes have fewer than 3 rows: {shown}; each "
-                "needs one row to train, one to validate and one to test: add rows, or join or "
-                "remove the class."
-            )
+        refuse_small(counts, "classes")
 
     def learn(self, values: Sequence[Any]) -> State:
         """The labels in sorted order and how often each occurs."""
@@ -147,6 +159,30 @@ class Class:
             Baseline("majority class", [majority] * test_features.shape[0]),
             Baseline(f"{name} with logistic regression", linear),
         ]
+
+
+def refuse_small(counts: Mapping[str, int], them: str) -> None:
+    """Refuse classes or labels with too few rows for three parts: ClassTooSmall."""
+    small = sorted(label for label, count in counts.items() if count < FEWEST_ROWS)
+    if small:
+        shown = ", ".join(f"{label!r} ({counts[label]})" for label in small[:5])
+        raise ClassTooSmall(
+            f"{len(small)} of {len(counts)} {them} have fewer than {FEWEST_ROWS} rows: {shown}; "
+            "each needs one row to train, one to validate and one to test: add rows, or join or "
+            "remove them."
+        )
+
+
+def read_label(value: Any) -> str:
+    """A label as text; raises ValueError where it is several values or cannot be written.
+
+    >>> read_label(True), read_label("spam")
+    ('True', 'spam')
+    """
+    label = str(value)
+    if isinstance(value, dict | list | bytes) or label.encode("utf-8", "ignore").decode() != label:
+        raise ValueError(f"holds {type(value).__name__}")
+    return label
 
 
 def _confusion(truths: Sequence[str], found: Sequence[str]) -> NDArray[np.int64]:

@@ -27,7 +27,8 @@ async function start() {
 
 function about() {
   const facts = [words.version(release.version)];
-  if (release.labels.length) facts.push(words.answersWith(number(release.labels.length)));
+  const several = release.target === "labels" ? words.answersWithAny : words.answersWith;
+  if (release.labels.length) facts.push(several(number(release.labels.length)));
   return facts.join(" · ");
 }
 
@@ -187,15 +188,17 @@ function show(body, ms, sent) {
 
 function showScores(answer) {
   const ranked = Object.entries(answer.scores).sort((a, b) => b[1] - a[1]);
-  at("label").textContent = answer.label;
-  at("said").textContent = words.said(answer.label, percent(answer.score));
+  const best = answer.labels ?? [answer.label];
+  const shown = best.map((label) => words.said(label, percent(answer.scores[label])));
+  at("label").textContent = best.join(" · ") || words.noLabel;
+  at("said").textContent = shown.join("; ") || words.noLabel;
   at("more").hidden = ranked.length <= TOP;
-  showBars(ranked, answer.label, ranked.length <= TOP);
+  showBars(ranked, best, ranked.length <= TOP);
 }
 
 function showBars(ranked, best, whole) {
   const shown = whole ? ranked : ranked.slice(0, TOP);
-  at("bars").replaceChildren(...shown.map(([label, score]) => bar(label, score, label === best)));
+  at("bars").replaceChildren(...shown.map(([label, score]) => bar(label, score, best.includes(label))));
   at("all").textContent = whole ? words.fewer(TOP) : words.all(number(ranked.length));
   at("all").onclick = () => showBars(ranked, best, !whole);
 }

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from modelyard import inputs
+from modelyard import inputs, targets
 from modelyard.core.licences import licence_doubts
 from modelyard.core.project import Project
 from modelyard.stages.papers.facts import Facts, Json
@@ -87,7 +87,11 @@ def _what_it_is(facts: Facts) -> str:
     columns = ", ".join(f"`{_plain(each.column)}` ({each.kind})" for each in spec.inputs)
     labels = [f"`{_plain(label)}`" for label in facts.labels]
     more = f" and {len(labels) - MOST_LABELS} more" if len(labels) > MOST_LABELS else ""
-    one_of = f", one of {', '.join(labels[:MOST_LABELS])}{more}" if labels else ""
+    one_of = (
+        f", {targets.find(spec.target.kind).chooses} {', '.join(labels[:MOST_LABELS])}{more}"
+        if labels
+        else ""
+    )
     return (
         "## What it is\n\n"
         f"A {facts.config['model_type']} network that was fine-tuned "
