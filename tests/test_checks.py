@@ -212,7 +212,8 @@ def test_checks_fit_by_what_answers_hold():
     assert [check.name for check in fitting(["label", "score", "scores"])] == [
         "table", "confusion", "calibration", "mistakes",
     ]  # fmt: skip
-    assert fitting(["labels"]) == []
+    assert [check.run.__name__ for check in fitting(["labels", "scores"])] == ["labels_table"]
+    assert fitting(["value"]) == []
 
 
 def test_an_average_without_mistakes_is_not_told_as_certain():
@@ -242,3 +243,39 @@ def test_difference_of_known_counts():
     # by hand: d = 4 / 12, s = sqrt(5 - 16 / 12) / 12
     assert math.isclose(found.low, 4 / 12 - 1.959963984540054 * math.sqrt(5 - 16 / 12) / 12)
     assert (found.value, found.rows, found.only_first, found.only_second) == (0.4, 10, 4, 0)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_the_figures_of_labels_are_those_of_scikit_learn(seed):
+    from sklearn.metrics import f1_score, precision_recall_fscore_support
+
+    random = np.random.default_rng(seed)
+    is_so, called = random.random((2, 40, 4)) < random.uniform(0.2, 0.8)
+    is_so[0], called[1] = True, True
+    truth, found = (
+        [[f"l{n}" for n in np.flatnonzero(row)] for row in of] for of in (is_so, called)
+    )
+    given_labels = [{"labels": own, "scores": {}} for own in found]
+    [check] = fitting(["labels"])
+    told = check.run(truth, given_labels).details
+    wanted = precision_recall_fscore_support(is_so, called, zero_division=0)
+    for number, each in enumerate(told["classes"]):
+        got = [each[name]["value"] for name in ("precision", "recall", "f1")] + [each["support"]]
+        assert got == pytest.approx([column[number] for column in wanted])
+    for each in told["averages"]:
+        wanted = f1_score(is_so, called, average=each["name"], zero_division=0)
+        assert each["f1"]["value"] == pytest.approx(wanted)
+        assert each["f1"]["low"] <= wanted <= each["f1"]["high"]
+    by_name = {measure.name: measure for measure in find("labels").score(truth, given_labels)}
+    assert by_name["micro_f1"].value == pytest.approx(f1_score(is_so, called, average="micro"))
+    assert by_name["exact_match"].value == pytest.approx((is_so == called).all(1).mean())
+
+
+def test_labels_are_read_in_each_form_and_a_strange_one_is_refused():
+    read = find("labels").read
+    assert read("b|a, c") == ["a, c", "b"] and read('["x", "x", 2]') == ["2", "x"]
+    assert read(["a"]) == read("a") == ["a"] and read([]) == read("[]") == []
+    for strange in ("[broken", {"a": 1}, b"a", [["a"]]):
+        with pytest.raises(ValueError, match="holds"):
+            read(strange)

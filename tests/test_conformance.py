@@ -1,4 +1,4 @@
-"""Every input with every target, one row each: trained, audited, served, and the same everywhere."""
+"""Every input with every target: trained, audited, served, and the same answers everywhere."""
 
 import json
 import random
