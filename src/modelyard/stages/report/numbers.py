@@ -11,6 +11,7 @@ WANTED = {">=": "at least", "<=": "at most", ">": "over", "<": "under"}
 NAMES = {
     "ece": "Calibration error (ECE)",
     "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
     "weighted_f1": "Weighted F1",
     "latency_p50_ms": "Latency, median",
     "latency_p95_ms": "Latency, 95th percentile",
@@ -28,6 +29,16 @@ def title(name: str) -> str:
     ('Calibration error (ECE)', 'Accuracy')
     """
     return NAMES.get(name, name.replace("_", " ").capitalize())
+
+
+def spoken(name: str) -> str:
+    """What a measure is called within a sentence.
+
+    >>> spoken("micro_f1"), spoken("accuracy")
+    ('micro F1', 'accuracy')
+    """
+    told = title(name)
+    return told[:1].lower() + told[1:]
 
 
 def number(name: str, value: float) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelyard.stages.report.numbers import interval, shown, signed, title, wanted
+from modelyard.stages.report.numbers import interval, shown, signed, spoken, title, wanted
 
 Json = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ def _not_ahead(found: Json, baseline: Json) -> str:
     main = found["main"]
     own, its = (measure_of(each["measures"], main) for each in (found, baseline))
     return (
-        f"{_judged(baseline)}: {called(baseline['name'])} has {title(main).lower()} "
+        f"{_judged(baseline)}: {called(baseline['name'])} has {spoken(main)} "
         f"{shown(main, its['value'])} on the same {own['rows']:,} test rows, this model "
         f"{shown(main, own['value'])} ({_points(baseline['difference'])})."
     )
@@ -52,7 +52,7 @@ def _main(found: Json) -> str:
     sources = " and ".join(each["column"] for each in found["inputs"])
     return (
         f"{found['name']} {found['version']} reads {sources} and answers with "
-        f"{found['target']['column']}: {title(main).lower()} {shown(main, measure['value'])} on "
+        f"{found['target']['column']}: {spoken(main)} {shown(main, measure['value'])} on "
         f"{measure['rows']:,} test rows it has not learned from (95 % interval "
         f"{interval(main, measure)})."
     )
