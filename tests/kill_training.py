@@ -69,7 +69,7 @@ def kill_after(steps: int, delay_ms: float) -> None:
 
 
 torch.set_num_threads(1)  # threads would not live on in a fork
-inputs.find("text").network(backbone, 2, 0.0)
+inputs.find("text").network([], backbone, 2, 0.0)
 os.waitpid(attempt(root / "unbroken"), 0)
 rng, kills, status = random.Random(0), 0, 1
 while status:

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ColumnState, ModelSpec
 from modelyard.core.project import Serve
+from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import create_app
 from modelyard.service.release_info import Column, ReleaseInfo
@@ -111,7 +112,8 @@ def info_of(runtime: Runtime, folder: Path) -> ReleaseInfo:
         name=spec.name,
         version=spec.version,
         columns=tuple(
-            Column(each.column, each.kind, inputs.find(each.kind).example()) for each in spec.inputs
+            Column(each.column, each.kind, kind.example(), kind.schema())
+            for each, kind in ((each, inputs.find(each.kind)) for each in spec.inputs)
         ),
         target=spec.target.kind,
         wire=targets.find(spec.target.kind).wire,
@@ -128,19 +130,19 @@ def info_of(runtime: Runtime, folder: Path) -> ReleaseInfo:
 class SlowGraph:
     """A graph that calls something before each run."""
 
-    def __init__(self, graph: object, before: Callable[[dict[str, np.ndarray]], None]):
+    def __init__(self, graph: object, before: Callable[[Encoded], None]):
         self._graph = graph
         self._before = before
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._graph, name)
 
-    def run(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        self._before(arrays)
-        return self._graph.run(arrays)
+    def run(self, encoded: Encoded) -> np.ndarray:
+        self._before(encoded)
+        return self._graph.run(encoded)
 
 
-def slowed(runtime: Runtime, before: Callable[[dict[str, np.ndarray]], None]) -> Runtime:
+def slowed(runtime: Runtime, before: Callable[[Encoded], None]) -> Runtime:
     object.__setattr__(runtime, "graph", SlowGraph(runtime.graph, before))
     return runtime
 

@@ -220,7 +220,7 @@ def test_every_known_limit_can_be_set(made):
 
 
 TRAINING = {
-    "backbone": {"name": "tiny", "licence": "Apache-2.0", "source": "x", "digest": "ab" * 32},
+    "backbones": [{"name": "tiny", "licence": "Apache-2.0", "source": "x", "digest": "ab" * 32}],
     "decisions": {
         "method": {"method": "full", "why": "all weights move"},
         "learning_rate": {"learning_rate": 5e-05, "why": "the default of method full"},

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from onnx import numpy_helper
-from tests.tiny import make_rows
+from tests.tiny import make_rows, pieces_of
 
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec
@@ -41,7 +41,7 @@ from modelyard.models.quantize import quantize
 backbone, out = map(Path, sys.argv[1:])
 text = inputs.find("text")
 example = text.encoder({"window_tokens": 32, "windows": 2, "pad_id": 0}, backbone)(["the film"])
-export(text.network(backbone, 2, 0.0), example.collate([0]), out / "fp32.onnx")
+export(text.network([], backbone, 2, 0.0), example.collate([0]), example.ragged, out / "fp32.onnx")
 quantize(out / "fp32.onnx", out / "int8.onnx")
 """
 
@@ -71,12 +71,7 @@ def lively(network: Any) -> Any:
 
 def random_pieces(lengths: list[int], pad_id: int) -> Encoded:
     random = np.random.default_rng(0)
-    pieces = [
-        {"input_ids": random.integers(5, 60, n), "attention_mask": np.ones(n, np.int64)}
-        for n in lengths
-    ]
-    fill = {"input_ids": pad_id, "attention_mask": 0}
-    return Encoded(pieces, np.arange(len(lengths)), np.array(lengths), fill)
+    return pieces_of([random.integers(5, 60, n).tolist() for n in lengths], fill=pad_id)
 
 
 @pytest.fixture(scope="module", params=["Bert", "Roberta", "DistilBert"])
@@ -86,9 +81,9 @@ def exported(
     """A folder with both graphs, pieces, and what the network itself says of them."""
     network = tiny_network(request.param)
     pieces = random_pieces([9, 1, 30, 4, 4, 17, 2, 30], network.config.pad_token_id)
-    outputs = network_outputs(network, pieces)
+    outputs = network_outputs(network, pieces, 3)
     folder = tmp_path_factory.mktemp(request.param)
-    export(network, pieces.collate([0, 3]), folder / "fp32.onnx")
+    export(network, pieces.collate([0, 3]), pieces.ragged, folder / "fp32.onnx")
     quantize.quantize(folder / "fp32.onnx", folder / "int8.onnx")
     return folder, pieces, outputs
 
@@ -98,7 +93,7 @@ def test_the_graph_says_what_the_network_says(exported: tuple[Path, Encoded, Any
     graph = Graph(folder / "fp32.onnx")
     assert np.ptp(outputs, axis=0).max() > 0.1
     np.testing.assert_allclose(graph.outputs(pieces), outputs, atol=1e-5)
-    np.testing.assert_allclose(graph.run(pieces.collate(range(8))), outputs, atol=1e-5)
+    np.testing.assert_allclose(graph.run(pieces), outputs, atol=1e-5)
 
 
 def test_int8_is_near_the_network(exported: tuple[Path, Encoded, Any]) -> None:
@@ -114,8 +109,8 @@ def test_a_row_heeds_neither_neighbours_nor_padding(
 ) -> None:
     folder, pieces, _ = exported
     graph = Graph(folder / f"{name}.onnx")
-    alone = np.concatenate([graph.run(pieces.collate([index])) for index in range(8)])
-    together = Graph(folder / f"{name}.onnx", threads=1).run(pieces.collate(range(8)))
+    alone = np.concatenate([graph.run(pieces.take(np.array([index]))) for index in range(8)])
+    together = Graph(folder / f"{name}.onnx", threads=1).run(pieces)
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
@@ -139,21 +134,21 @@ def test_a_row_of_zeros_is_no_division_by_zero(tmp_path: Path) -> None:
     for weight in network.bert.embeddings.parameters():
         weight.data.zero_()
     pieces = random_pieces([5, 3], 0)
-    outputs = network_outputs(network, pieces)
-    export(network, pieces.collate([0, 1]), tmp_path / "fp32.onnx")
+    outputs = network_outputs(network, pieces, 3)
+    export(network, pieces.collate([0, 1]), pieces.ragged, tmp_path / "fp32.onnx")
     quantize.quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
     np.testing.assert_allclose(Graph(tmp_path / "int8.onnx").outputs(pieces), outputs, atol=0.05)
 
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path, tiny_backbone: Path) -> None:
-    network = inputs.find("text").network(tiny_backbone, 2, 0.0)
-    network.save_pretrained(tmp_path / "model")
-    inputs.find("text").save_preprocessing(tiny_backbone, WINDOW, tmp_path / "model")
+    network = inputs.find("text").network([], tiny_backbone, 2, 0.0)
+    (tmp_path / "model").mkdir()
+    inputs.find("text").save(network, [WINDOW], tiny_backbone, tmp_path / "model")
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
-    example = inputs.find("text").encoder(WINDOW, tmp_path / "model")(TEXTS[:2]).collate([0, 1])
-    export(network, example, here / "fp32.onnx")
+    example = inputs.find("text").encoder(WINDOW, tmp_path / "model")(TEXTS[:2])
+    export(network, example.collate([0, 1]), example.ragged, here / "fp32.onnx")
     quantize.quantize(here / "fp32.onnx", here / "int8.onnx")
     program = [sys.executable, "-W", "ignore", "-c", EXPORT, tmp_path / "model", there]
     subprocess.run(program, check=True, capture_output=True)
@@ -187,14 +182,13 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Mode
     folder = tmp_path_factory.mktemp("model")
     text = inputs.find("text")
     torch.manual_seed(2)
-    network = lively(text.network(tiny_backbone, 2, 0.0))
+    network = lively(text.network([], tiny_backbone, 2, 0.0))
     state = {"labels": LABELS, "counts": [1, 1]}
     network.config.update(targets.find("class").config(state))
     encoded = text.encoder(WINDOW, tiny_backbone)(TEXTS)
-    middle = np.median(network_outputs(network, encoded), axis=0)
+    middle = np.median(network_outputs(network, encoded, 2), axis=0)
     network.classifier.bias.data.sub_(torch.from_numpy(middle))
-    network.save_pretrained(folder)
-    text.save_preprocessing(tiny_backbone, WINDOW, folder)
+    text.save(network, [WINDOW], tiny_backbone, folder)
     spec = ModelSpec(
         name="tiny",
         version="1",
@@ -210,8 +204,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Mode
 def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
     """Validation rows whose labels are what the network says, so that it makes no mistake."""
     encoded = inputs.find("text").encoder(WINDOW, model.folder)(TEXTS)
-    network = inputs.find("text").network(model.folder, 2, 0.0)
-    said = network_outputs(network, encoded).argmax(axis=1)
+    network = inputs.find("text").network([], model.folder, 2, 0.0)
+    said = network_outputs(network, encoded, 2).argmax(axis=1)
     assert 5 < said.sum() < 55
     folder = tmp_path_factory.mktemp("dataset")
     rows = [{"text": text, "label": LABELS[n]} for text, n in zip(TEXTS, said, strict=True)]

@@ -45,17 +45,59 @@ TARGETS = {
 }
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Input columns: their kinds, and a row's values when its words are these."""
+
+    kinds: dict[str, str]
+    values: Callable[[list[str]], Row]
+
+
+def _text(words: list[str]) -> Row:
+    return {"text": " ".join(words)}
+
+
+def _numbers(words: list[str]) -> Row:
+    found = {"good_words": GOOD, "bad_words": BAD, "music_words": ["music"], "words": words}
+    return {name: sum(word in own for word in words) for name, own in found.items()}
+
+
+def _categories(words: list[str]) -> Row:
+    tone = next(word for word in words if word in (*GOOD, *BAD))
+    return {"tone": tone, "topic": "music" if "music" in words else words[-1]}
+
+
+def _some_missing(words: list[str]) -> Row:
+    """Everything, but that a third of the rows lacks each column."""
+    found = {**_text(words), **_numbers(words), **_categories(words)}
+    lacks = sum(map(len, words)) % 3
+    return {name: None if n % 3 == lacks else v for n, (name, v) in enumerate(found.items())}
+
+
+OF_NUMBERS = dict.fromkeys(_numbers([]), "number")
+OF_CATEGORIES = {"tone": "category", "topic": "category"}
+INPUTS = {
+    "text": Columns({"text": "text"}, _text),
+    "number": Columns(OF_NUMBERS, _numbers),
+    "category": Columns(OF_CATEGORIES, _categories),
+    "several": Columns({"text": "text", **OF_NUMBERS, **OF_CATEGORIES}, _some_missing),
+}
+PAIRS = [(source, target) for source in INPUTS for target in TARGETS]
+
+
 def test_every_kind_has_its_row() -> None:
     assert set(TARGETS) == set(targets.MODULES)
-    assert inputs.KINDS == ("text",)
+    assert {kind for each in INPUTS.values() for kind in each.kinds.values()} == set(inputs.KINDS)
 
 
-def _rows(kind: Kind) -> list[Row]:
+def _rows(columns: Columns, kind: Kind) -> list[Row]:
     rng, rows = random.Random(0), []
     for number in range(ROWS):
         words = rng.choices(OTHER, k=rng.randint(1, 8)) + rng.choices((GOOD, BAD)[number % 2], k=2)
         rng.shuffle(words)
-        rows.append({"text": " ".join([*words, f"({number})"]), "answer": kind.truth(words)})
+        rows.append({**columns.values(words), "answer": kind.truth(words), "number": number})
+        if rows[-1].get("text"):
+            rows[-1]["text"] += f" ({number})"
     return rows
 
 
@@ -66,25 +108,28 @@ class Made:
     folder: Path
     release: Path
     rows: list[Row]
+    columns: Columns
     least: float
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def made(
     request: pytest.FixtureRequest, tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Made:
-    kind = TARGETS[request.param]
-    folder, rows = tmp_path_factory.mktemp(request.param), _rows(kind)
+    source, target = request.param
+    columns, kind = INPUTS[source], TARGETS[target]
+    folder, rows = tmp_path_factory.mktemp(f"{source}-{target}"), _rows(columns, kind)
     lines = [json.dumps(row) for row in rows]
     (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     training = "\n".join(f"{name} = {json.dumps(value)}" for name, value in TRAINING.items())
+    named = "\n".join(f'{name} = "{kind}"' for name, kind in columns.kinds.items())
     (folder / "modelyard.toml").write_text(
         f'name = "tiny"\n[data]\nrows = "rows.jsonl"\nsplit = {{ test = 0.25 }}\n'
-        f'[inputs]\ntext = "text"\n[target]\ncolumn = "answer"\nkind = "{request.param}"\n'
+        f'[inputs]\n{named}\n[target]\ncolumn = "answer"\nkind = "{target}"\n'
         f'[backbone]\ntext = "{tiny_backbone}"\n[train]\n{training}\n',
         encoding="utf-8",
     )
-    return Made(folder, modelyard.run(folder).folder, rows, kind.least)
+    return Made(folder, modelyard.run(folder).folder, rows, columns, kind.least)
 
 
 def test_it_learns_what_can_be_learned_and_is_ahead_of_a_constant(made: Made) -> None:
@@ -109,7 +154,7 @@ def test_the_audits_answers_are_those_of_python(made: Made) -> None:
 
 
 def test_http_and_files_answer_as_python_does(made: Made, tmp_path: Path) -> None:
-    some = [{"text": row["text"]} for row in made.rows[:12]]
+    some = [{name: row[name] for name in made.columns.kinds} for row in made.rows[:12]]
     wanted = modelyard.load(made.release).predict(some)
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
     assert main(["predict", str(made.release), str(tmp_path / "rows.jsonl")]) == 0
@@ -117,9 +162,7 @@ def test_http_and_files_answer_as_python_does(made: Made, tmp_path: Path) -> Non
     runtime = open_release(made.release)
     with TestClient(create_app(runtime, release_info(made.release, runtime), Serve())) as client:
         native = client.post("/v1/models/tiny/predict", json={"rows": some}).json()["predictions"]
-        tensor = {"name": "text", "datatype": "BYTES", "shape": [12]}
-        data = [row["text"] for row in some]
-        asked = {"inputs": [{**tensor, "data": data}]}
+        asked = {"inputs": [_tensor(each, some) for each in _described(client)]}
         oip = client.post("/v2/models/tiny/infer", json=asked).json()["outputs"]
     for row, want in enumerate(wanted):
         file = json.loads(lines[row])
@@ -128,6 +171,19 @@ def test_http_and_files_answer_as_python_does(made: Made, tmp_path: Path) -> Non
             assert file[name] == pytest.approx(value, abs=1e-6)
             output = next(each for each in oip if each["name"] == name)
             assert _of_tensor(output, row, value) == pytest.approx(value, abs=1e-6)
+
+
+def _described(client: TestClient) -> list[Row]:
+    described: list[Row] = client.get("/v2/models/tiny").json()["inputs"]
+    return described
+
+
+def _tensor(described: Row, rows: list[Row]) -> Row:
+    """A column as a tensor; there a text that is missing is empty."""
+    values = [row[described["name"]] for row in rows]
+    if described["datatype"] == "BYTES":
+        values = ["" if value is None else value for value in values]
+    return {**described, "shape": [len(rows)], "data": values}
 
 
 def _of_tensor(output: dict[str, Any], row: int, like: Any) -> Any:

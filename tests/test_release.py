@@ -102,7 +102,7 @@ def write_model(folder: Path, backbone: dict) -> None:
         graph="graph.onnx",
     )
     (folder / "model.json").write_text(spec.model_dump_json())
-    (folder / "training.json").write_text(json.dumps({"backbone": backbone, **TRAINING}))
+    (folder / "training.json").write_text(json.dumps({"backbones": [backbone], **TRAINING}))
     (folder / "compress.json").write_text("{}")
 
 
@@ -122,7 +122,7 @@ class Made:
         @stage("compress", version="3", reads=(), gives=Model, causes=lambda _: cause)
         def compress(project, dataset: Dataset, draft, events):
             shutil.copytree(self.root / "model", draft.out, dirs_exist_ok=True)
-            told = json.dumps({"backbone": backbone, **TRAINING})
+            told = json.dumps({"backbones": [backbone], **TRAINING})
             (draft.out / "training.json").write_text(told)
 
         return [prepare, compress, audit, release]
@@ -292,7 +292,7 @@ def test_lineage_has_the_digests_of_all_it_was_made_from(made, text_of):
     assert by_stage["compress"]["files"]["graph.onnx"] == of_file(made.folder / "graph.onnx")
     assert found["sources"]["rows"]["rows"] == of_file(made.root / "影评.csv")
     assert found["sources"]["rows"]["source"] == "影评.csv"
-    assert found["sources"]["backbone"] == BACKBONE
+    assert found["sources"]["backbones"] == [BACKBONE]
     assert found["seeds"] == {"split": 42, "train": 7}
     assert found["made"]["versions"]["numpy"] == np.__version__
     assert by_stage["audit"]["record"]["machine"]["cores"]
@@ -408,9 +408,9 @@ def test_what_a_licence_allows(licence, allowed):
 
 
 def test_only_commercial_use_is_checked(made):
-    assert licence_problem(made.project(use="commercial"), "cc-by-nc-4.0")
-    assert licence_problem(made.project(use="any"), "cc-by-nc-4.0") is None
-    assert licence_problem(made.project(use="research"), "cc-by-nc-4.0") is None
+    assert licence_problem(made.project(use="commercial"), {"b": "cc-by-nc-4.0"})
+    assert licence_problem(made.project(use="any"), {"b": "cc-by-nc-4.0"}) is None
+    assert licence_problem(made.project(use="research"), {"b": "cc-by-nc-4.0"}) is None
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from modelyard.core.project import Serve
+from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.runtime import Runtime
 
 PREDICT = "/v1/models/tiny/predict"
@@ -241,7 +242,7 @@ def test_security_headers(client: httpx.Client) -> None:
 
 
 def test_a_failure_shows_no_traceback(folder: Path) -> None:
-    def broken(arrays: dict[str, np.ndarray]) -> None:
+    def broken(encoded: Encoded) -> None:
         raise MemoryError("secret")
 
     runtime = slowed(open_runtime(folder), broken)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.service_host import COLUMN, info_of, open_runtime, process, served, slowed, write_release
+from tests.tiny import pieces_of
 
 from modelyard.core.errors import ServiceBusy
 from modelyard.core.project import Serve
@@ -26,7 +27,6 @@ from modelyard.service.metrics import Metrics
 
 PREDICT = "/v1/models/tiny/predict"
 LIMITS = Serve(max_rows=64)
-Arrays = dict[str, np.ndarray]
 
 
 class Gate:
@@ -37,8 +37,8 @@ class Gate:
         self.entered = threading.Event()
         self.shapes: list[tuple[int, int]] = []
 
-    def __call__(self, arrays: Arrays) -> None:
-        self.shapes.append(arrays["input_ids"].shape)
+    def __call__(self, encoded: Encoded) -> None:
+        self.shapes.append(encoded.whole()["input_ids"].shape)
         self.entered.set()
         assert self.opened.wait(20)
 
@@ -178,8 +178,8 @@ class Broken:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
-    def run(self, arrays: Arrays) -> np.ndarray:
-        ids = arrays["ids"]
+    def run(self, encoded: Encoded) -> np.ndarray:
+        ids = encoded.whole()["ids"]
         if (ids == 13).any():
             raise RuntimeError("13")
         self.batches.append((ids > 0).sum(axis=1).tolist())
@@ -187,12 +187,7 @@ class Broken:
 
 
 def encoded(pieces: list[list[int]]) -> Encoded:
-    return Encoded(
-        pieces=[{"ids": np.array(piece, dtype=np.int64)} for piece in pieces],
-        row_of=np.arange(len(pieces)),
-        lengths=np.array([len(piece) for piece in pieces], dtype=np.int64),
-        fill={"ids": 0},
-    )
+    return pieces_of(pieces, name="ids", mask="")
 
 
 def outcomes(graph: Any, requests: list[list[list[int]]], most: int = 1 << 18) -> list[Any]:

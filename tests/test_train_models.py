@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny import pieces_of
 
 from modelyard import inputs
 from modelyard.core.errors import BackboneUnusable, UnknownName
@@ -22,18 +23,7 @@ from modelyard.runtime.encoded import Encoded
 def encoded(lengths_of_rows: list[list[int]]) -> Encoded:
     rows = [number for number, row in enumerate(lengths_of_rows) for _ in row]
     lengths = [length for row in lengths_of_rows for length in row]
-    return Encoded(
-        pieces=[
-            {
-                "input_ids": np.arange(5, 5 + length) % 40,
-                "attention_mask": np.ones(length, dtype=np.int64),
-            }
-            for length in lengths
-        ],
-        row_of=np.array(rows, dtype=np.int64),
-        lengths=np.array(lengths, dtype=np.int64),
-        fill={"input_ids": 0, "attention_mask": 0},
-    )
+    return pieces_of([[n % 40 for n in range(5, 5 + length)] for length in lengths], rows)
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,7 +73,7 @@ def network(tiny_backbone: Path) -> Iterator[Any]:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        yield inputs.find("text").network(tiny_backbone, 3, 0.0)
+        yield inputs.find("text").network([], tiny_backbone, 3, 0.0)
 
 
 def arrays(*lengths: int) -> dict[str, Any]:
@@ -368,4 +358,4 @@ def test_a_backbone_with_a_broken_file_is_refused(
     folder = Path(shutil.copytree(tiny_backbone, tmp_path / "broken"))
     (folder / name).write_bytes(spoilt((folder / name).read_bytes()))
     with pytest.raises(BackboneUnusable, match=said):
-        inputs.find("text").network(backbones.resolve(str(folder)).folder, 2, 0.1)
+        inputs.find("text").network([], backbones.resolve(str(folder)).folder, 2, 0.1)

@@ -1,12 +1,15 @@
 """A tiny backbone made in the test: BERT, 2 layers, 32 wide, words as its vocabulary."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelyard.core.project import Project
+from modelyard.runtime.encoded import Encoded, Ragged
 
 GOOD = ["fine", "lovely", "warm", "bright", "clever", "moving"]
 BAD = ["dull", "cold", "flat", "clumsy", "boring", "stale"]
@@ -104,3 +107,17 @@ def project_on(backbone: Path | str, **options: Any) -> Project:
             "train": {**TINY_TRAINING, **options},
         }
     )
+
+
+def pieces_of(
+    ids: Sequence[Sequence[int]],
+    row_of: Sequence[int] | None = None,
+    fill: int = 0,
+    name: str = "input_ids",
+    mask: str = "attention_mask",
+) -> Encoded:
+    """Pieces of tokens (P,), each a row of its own unless `row_of` says otherwise."""
+    lengths = np.array([len(own) for own in ids], dtype=np.int64)
+    values = np.array([token for own in ids for token in own], dtype=np.int32)
+    rows = np.arange(len(ids)) if row_of is None else np.array(row_of, dtype=np.int64)
+    return Encoded({name: Ragged(values, lengths.cumsum(), fill, mask)}, rows, lengths)

@@ -43,18 +43,17 @@ def refuse_early(project: Project) -> None:
     from modelyard.models.backbones import KNOWN
     from modelyard.models.backbones import refuse_unknown as refuse_unknown_backbone
     from modelyard.stages.audit import known_limits, refuse_no_test
-    from modelyard.stages.train import refuse_several_inputs
+    from modelyard.stages.train import backbone_names
 
     for column in project.inputs.values():
         inputs.find(column.kind).options(column.options)
-    refuse_several_inputs(project)
     refuse_no_test(project)
-    for name in project.backbone.model_dump().values():
+    names = list(backbone_names(project).values())
+    for name in names:
         refuse_unknown_backbone(name, project.folder)
     refuse_unknown(project.accept, known_limits(targets.find(project.target.kind)))
-    for known in (KNOWN[name] for name in project.backbone.model_dump().values() if name in KNOWN):
-        if problem := licence_problem(project, known.licence):
-            raise RequirementFailed(problem)
+    if problem := licence_problem(project, {n: KNOWN[n].licence for n in names if n in KNOWN}):
+        raise RequirementFailed(problem)
 
 
 def build(file: Path, settings: Sequence[str], events: Events) -> Release:
@@ -154,7 +153,18 @@ def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":
 
     spec = runtime.spec
     kinds = [(source, inputs.find(source.kind)) for source in spec.inputs]
-    columns = tuple(Column(s.column, s.kind, kind.example()) for s, kind in kinds)
+    columns = tuple(
+        Column(
+            s.column,
+            s.kind,
+            example=kind.example(),
+            schema=kind.schema(),
+            datatype=kind.datatype,
+            may_lack=len(kinds) > 1,
+            values=tuple(s.state.get("values", ())),
+        )
+        for s, kind in kinds
+    )
     report = folder / "report.html"
     return ReleaseInfo(
         name=spec.name,

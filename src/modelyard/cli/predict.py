@@ -81,14 +81,17 @@ def answer(
 
 def _problems(runtime: "Runtime", records: "list[Record]", counted_in: str) -> Iterator[str | None]:
     """Why each row has no answer, or None."""
-    some_have_it = any(runtime.column in r.values for r in records if not r.problem)
+    columns = runtime.columns
+    readable = [record.values for record in records if not record.problem]
+    known = {name for name in columns.names if any(name in row for row in readable)}
     for record in records:
+        lacks = [name for name in columns.names if name in known and name not in record.values]
         if record.problem:
             yield f"{counted_in} {record.number}: {record.problem}"
-        elif some_have_it and runtime.column not in record.values:
-            yield f"the row lacks the column {runtime.column!r}"
+        elif lacks:
+            yield f"the row lacks the column {lacks[0]!r}"
         else:
-            yield runtime.problem(record.values)
+            yield columns.problem(record.values)
 
 
 def _own(record: "Record", taken: Container[str]) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+ROW = "_row"
+"""The column of a Dataset with the row's number in the source, counted from 1."""
+
 
 class Manifest(BaseModel):
     """What is known of an artefact: its causes, its content, and where it was made.

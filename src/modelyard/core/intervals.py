@@ -19,4 +19,5 @@ def wilson(successes: int, rows: int, z: float = Z_95) -> tuple[float, float]:
     centre = share + z * z / (2 * rows)
     spread = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
     scale = 1 + z * z / rows
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    low, high = (centre - spread) / scale, (centre + spread) / scale
+    return max(0.0, min(share, low)), min(1.0, max(share, high))  # whatever was rounded

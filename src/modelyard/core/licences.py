@@ -1,6 +1,7 @@
 """Licences: what a release made of a backbone and of rows may be used for."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from modelyard.core.project import Project
@@ -28,15 +29,19 @@ def allows(licence: str) -> Allows:
     return "any use" if FOR_ANY_USE.match(licence.strip()) else "unknown"
 
 
-def licence_problem(project: Project, backbone_licence: str) -> str | None:
-    """Why release.use does not go with the licences, or None where it does; one sentence."""
+def licence_problem(project: Project, backbones: Mapping[str, str]) -> str | None:
+    """Why release.use does not go with the licences, or None where it does; one sentence.
+
+    `backbones` gives the licence of each by its name.
+    """
     if project.release.use != "commercial":
         return None
-    if allows(backbone_licence) == "research":
-        return (
-            f"release.use is commercial, and the backbone {project.backbone.text!r} is licensed "
-            f"{backbone_licence!r}; choose another backbone.text, or set release.use to research."
-        )
+    for name, licence in backbones.items():
+        if allows(licence) == "research":
+            return (
+                f"release.use is commercial, and the backbone {name!r} is licensed {licence!r}; "
+                "choose another backbone, or set release.use to research."
+            )
     if allows(project.release.rows_license) == "research":
         return (
             f"release.use is commercial, and the rows are licensed "
@@ -46,14 +51,14 @@ def licence_problem(project: Project, backbone_licence: str) -> str | None:
     return None
 
 
-def licence_doubts(project: Project, backbone_licence: str) -> list[str]:
+def licence_doubts(project: Project, backbones: Sequence[str]) -> list[str]:
     """What nobody knows about the licences of a release for commercial use, a sentence each."""
     if project.release.use != "commercial":
         return []
-    of = {"backbone": backbone_licence, "rows": project.release.rows_license}
+    of = [*(("backbone", each) for each in backbones), ("rows", project.release.rows_license)]
     return [
         f"release.use is commercial, and whether the licence of the {what} allows it is not "
         f"known: it says {licence!r}. Ask whoever owns the {what}."
-        for what, licence in of.items()
+        for what, licence in of
         if allows(licence) == "unknown"
     ]

@@ -18,6 +18,7 @@ RARE = 0.01
 EXAMPLES = 5
 EXCERPT_CHARACTERS = 160
 MOST_CLASSES = 1000
+MOST_VALUES = 10
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,27 @@ class Truths:
 
 
 @dataclass(frozen=True)
+class Told:
+    """An input column of N rows: its kind, its values (None where missing), the words in each."""
+
+    kind: str
+    values: Sequence[Any]
+    words: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Kept:
     """The rows that were kept: N places, N truths, and N values for each input column."""
 
     places: Sequence[str]
     truths: Truths
-    inputs: Mapping[str, Sequence[Any]]
+    inputs: Mapping[str, Told]
 
     @property
     def texts(self) -> list[str]:
-        """The N rows' input values as one text each."""
-        return ["\n".join(map(str, values)) for values in zip(*self.inputs.values(), strict=True)]
+        """The words in each of the N rows, as one text."""
+        columns = [told.words for told in self.inputs.values() if any(told.words)]
+        return ["\n".join(words) for words in zip(*columns, strict=True)]
 
 
 def report(
@@ -55,12 +66,26 @@ def report(
         "labels_alike": labels_alike([name for names in kept.truths.classes for name in names]),
         "amounts": _of_parts(kept.truths.amounts, parted) if kept.truths.amounts else None,
         "characters": {
-            name: _of_parts([len(str(value)) for value in values], parted)
-            for name, values in kept.inputs.items()
+            name: _of_parts([len(words) for words in told.words], parted)
+            for name, told in kept.inputs.items()
+            if any(told.words)
         },
+        "columns": {name: _column(told) for name, told in kept.inputs.items()},
         "near_duplicates": _near(kept, parted, alike),
-        "languages": languages(kept.texts, seed),
+        "languages": languages(kept.texts, seed) if kept.texts else None,
     }
+
+
+def _column(told: Told) -> dict[str, Any]:
+    """A column's missing values, and percentiles of its numbers or its most frequent values."""
+    known = [value for value in told.values if value is not None]
+    found = {"kind": told.kind, "rows": len(told.values), "missing": len(told.values) - len(known)}
+    if all(isinstance(value, float) for value in known):
+        return found | {"amounts": _percentiles(np.array(known))}
+    if any(told.words) or not all(isinstance(value, str) for value in known):
+        return found
+    counts = Counter(known)
+    return found | {"distinct": len(counts), "values": counts.most_common(MOST_VALUES)}
 
 
 def of_encoding(encoding: Encoding | None) -> dict[str, Any] | None:
@@ -156,10 +181,7 @@ def _telling(alike: Sequence[Alike]) -> list[Alike]:
 
 
 def _example(kept: Kept, each: Alike) -> dict[str, Any]:
-    texts = (
-        "\n".join(str(values[index]) for values in kept.inputs.values())[:EXCERPT_CHARACTERS]
-        for index in (each.first, each.index)
-    )
+    texts = (kept.texts[index][:EXCERPT_CHARACTERS] for index in (each.first, each.index))
     return {
         "places": [kept.places[each.first], kept.places[each.index]],
         "texts": list(texts),

@@ -5,16 +5,24 @@ An input has never heard of a stage. What serves (`encoder`) imports no torch; w
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from modelyard.core.errors import UnknownName
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from modelyard.core import digest
+from modelyard.core.artefacts import ColumnState
+from modelyard.core.errors import SettingInvalid, UnknownName
 from modelyard.runtime.encoded import Encoded
 
 State = dict[str, Any]
 Encode = Callable[[Sequence[Any]], Encoded]
-KINDS = ("text",)
+Options = TypeVar("Options", bound=BaseModel)
+KINDS = ("text", "number", "category")
 
 
 class PlainFeatures(Protocol):
@@ -31,6 +39,14 @@ class Input(Protocol):
     """One kind of column going in."""
 
     kind: str
+    together: bool
+    """Whether all columns of this kind are read by one network, which trains from nothing."""
+    identifies: bool
+    """Whether a value says all there is of its row: equal ones cannot have two truths."""
+    blank: Any
+    """What stands for a missing value where it is encoded."""
+    datatype: str
+    """Of a tensor of values in the Open Inference Protocol: BYTES or FP64."""
 
     def options(self, given: Mapping[str, Any]) -> Any:
         """What the project file has beside `kind`, checked; raises SettingInvalid."""
@@ -38,17 +54,32 @@ class Input(Protocol):
     def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
         """What has to be known of the training split to encode; plain JSON."""
 
+    def read(self, value: Any, beside: Path) -> Any:
+        """A raw value as a Dataset keeps it; a relative path starts from `beside`.
+
+        A value that cannot be read is given back as it is, for `check` to tell what is wrong.
+        """
+
     def check(self, value: Any) -> str | None:
-        """What is wrong with a raw value (a sentence), or None."""
+        """What is wrong with a value that is not missing (a sentence), or None."""
+
+    def words(self, value: Any) -> str:
+        """The text in a value: what near duplicates and languages are told by; may be empty."""
+
+    def key(self, value: Any) -> str:
+        """What equal values have in common."""
 
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from B raw values to pieces; `folder` is a Model, Release or backbone."""
 
-    def network(self, backbone: Path, width: int, dropout: float) -> Any:
-        """A transformers network with `width` outputs on the backbone (torch.nn.Module)."""
+    def network(self, states: Sequence[State], backbone: Path, width: int, dropout: float) -> Any:
+        """A network from the arrays of columns with these states to (P, width).
 
-    def save_preprocessing(self, backbone: Path, state: State, folder: Path) -> None:
-        """Put the files that the encoder needs (a tokenizer) into `folder`."""
+        `backbone` is a pre-trained network's folder, or one that `save` wrote.
+        """
+
+    def save(self, network: Any, states: Sequence[State], backbone: Path, folder: Path) -> None:
+        """Write the network, and what the encoder needs, into `folder`."""
 
     def plain_features(self, values: Sequence[Any]) -> tuple[str, PlainFeatures]:
         """What a plain baseline would use on such values, and its name in the report."""
@@ -56,9 +87,52 @@ class Input(Protocol):
     def example(self) -> Any:
         """A value for the API's documentation."""
 
+    def schema(self) -> Mapping[str, Any]:
+        """A value that is not missing, as JSON Schema."""
+
 
 def find(kind: str) -> Input:
     """The input of this kind; raises UnknownName."""
     if kind not in KINDS:
         raise UnknownName(f"There is no input kind {kind!r}; known kinds: {', '.join(KINDS)}.")
     return cast(Input, import_module(f"modelyard.inputs.{kind}").INPUT)
+
+
+def options_of(model: type[Options], kind: str, given: Mapping[str, Any]) -> Options:
+    """What stands beside `kind` in [inputs] as a model's fields; raises SettingInvalid."""
+    names = list(model.model_fields)
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, n=1, cutoff=0.4)
+            there_are = f"there are {', '.join(names)}." if names else "there are none."
+            hint = f"did you mean {near[0]!r}?" if near else there_are
+            raise SettingInvalid(f"A {kind} of [inputs] has no option {name!r}; {hint}")
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingInvalid(
+            f"The option {first['loc'][0]!r} of a {kind} of [inputs]: {first['msg']}; got "
+            f"{first['input']!r}."
+        ) from None
+
+
+def row_digests(
+    sources: Sequence[ColumnState], values: Mapping[str, Sequence[Any]], numbers: Sequence[int]
+) -> NDArray[np.uint64]:
+    """What a row is known again by (B,): its values, or, where equal rows may differ, its number.
+
+    `numbers` are the rows' places in the source. Rows of a table are known by place and values.
+    """
+    telling = [find(source.kind).identifies for source in sources]
+    rows = zip(*(values[source.column] for source in sources), strict=True)
+    digests = [
+        digest.row_digest(row if _is_told(row, telling) else (*row, number))
+        for row, number in zip(rows, numbers, strict=True)
+    ]
+    return np.array(digests, dtype=np.uint64)
+
+
+def _is_told(row: Sequence[Any], telling: Sequence[bool]) -> bool:
+    """Whether a row has a value that says all there is of it."""
+    return any(tells and value is not None for value, tells in zip(row, telling, strict=True))

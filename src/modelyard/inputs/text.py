@@ -6,18 +6,17 @@ A text longer than the window is read as several windows, whose outputs are aver
 
 import shutil
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
-from modelyard.core.errors import BackboneUnusable, SettingInvalid
-from modelyard.inputs import Encode, PlainFeatures, State
-from modelyard.runtime.encoded import Encoded
+from modelyard.core.errors import BackboneUnusable
+from modelyard.inputs import Encode, PlainFeatures, State, options_of
+from modelyard.runtime.encoded import Encoded, Ragged
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -25,6 +24,9 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "vocab.txt",
 )
+CHUNK_ROWS = 4096
+NOT_BLANK = r"[^\s\u001c-\u001f\u0085]|\ufeff"
+"""What str.strip leaves of a text, as ECMA 262 writes it: the two differ on what is a space."""
 CJK = (("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\u3040", "\u30ff"), ("\uac00", "\ud7af"))
 
 
@@ -40,23 +42,14 @@ class Text:
     """The text input."""
 
     kind = "text"
+    together = False
+    identifies = True
+    blank = ""
+    datatype = "BYTES"
 
     def options(self, given: Mapping[str, Any]) -> Options:
         """What stands beside `kind`, checked; raises SettingInvalid."""
-        names = list(Options.model_fields)
-        for name in given:
-            if name not in names:
-                near = get_close_matches(name, names, n=1, cutoff=0.4)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}."
-                raise SettingInvalid(f"A text of [inputs] has no option {name!r}; {hint}")
-        try:
-            return Options.model_validate(dict(given))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SettingInvalid(
-                f"The option {first['loc'][0]!r} of a text of [inputs]: {first['msg']}; got "
-                f"{first['input']!r}."
-            ) from None
+        return options_of(Options, "text", given)
 
     def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
         """The window's size and number; nothing else is learned from the values."""
@@ -68,6 +61,18 @@ class Text:
             "windows": chosen.windows,
             "pad_id": _pad_id(tokenizer),
         }
+
+    def read(self, value: Any, beside: Path) -> Any:
+        """A text is kept as it is."""
+        return value
+
+    def words(self, value: Any) -> str:
+        """All of it is words."""
+        return str(value)
+
+    def key(self, value: Any) -> str:
+        """The text itself."""
+        return str(value)
 
     def check(self, value: Any) -> str | None:
         """Text is wanted, not empty, and encodable as UTF-8."""
@@ -88,7 +93,7 @@ class Text:
         tokenizer.enable_truncation(int(state["window_tokens"]), stride=0)
         return partial(_encode, tokenizer, int(state["windows"]), int(state["pad_id"]))
 
-    def network(self, backbone: Path, width: int, dropout: float) -> Any:
+    def network(self, states: Sequence[State], backbone: Path, width: int, dropout: float) -> Any:
         """A transformers sequence classifier with `width` outputs and dropout in its layers.
 
         Attention drops nothing: without dropout it runs in one fused kernel.
@@ -107,8 +112,9 @@ class Text:
                 setattr(config, name, dropout)
         return _loaded(AutoModelForSequenceClassification, backbone, config=config, dtype="float32")
 
-    def save_preprocessing(self, backbone: Path, state: State, folder: Path) -> None:
-        """Put the tokenizer's files into `folder`."""
+    def save(self, network: Any, states: Sequence[State], backbone: Path, folder: Path) -> None:
+        """config.json and model.safetensors as transformers reads them, and the tokenizer."""
+        network.save_pretrained(folder)
         for name in TOKENIZER_FILES:
             if (backbone / name).is_file():
                 shutil.copyfile(backbone / name, folder / name)
@@ -133,6 +139,10 @@ class Text:
         """A value for the API's documentation."""
         return "A sentence to classify."
 
+    def schema(self) -> dict[str, Any]:
+        """A text that is not blank, as JSON Schema."""
+        return {"type": "string", "minLength": 1, "pattern": NOT_BLANK}
+
 
 def _loaded(auto: Any, backbone: Path, **given: Any) -> Any:
     """What a class of transformers makes of a folder; raises BackboneUnusable."""
@@ -147,18 +157,20 @@ def _loaded(auto: Any, backbone: Path, **given: Any) -> Any:
 
 
 def _encode(tokenizer: Tokenizer, windows: int, pad_id: int, values: Sequence[str]) -> Encoded:
-    pieces, row_of = [], []
-    for row, encoding in enumerate(tokenizer.encode_batch_fast(list(values))):
-        for window in [encoding, *encoding.overflowing[: windows - 1]]:
-            ids = np.array(window.ids or [pad_id], dtype=np.int64)  # a text may have no token
-            pieces.append({"input_ids": ids, "attention_mask": np.ones_like(ids)})
-            row_of.append(row)
-    return Encoded(
-        pieces=pieces,
-        row_of=np.array(row_of, dtype=np.int64),
-        lengths=np.array([len(piece["input_ids"]) for piece in pieces], dtype=np.int64),
-        fill={"input_ids": pad_id, "attention_mask": 0},
-    )
+    """Texts as windows of tokens; some rows at a time, as tokenizers keep much beside tokens."""
+    ids, lengths, row_of = [np.zeros(0, np.int32)], [], []
+    for start in range(0, len(values), CHUNK_ROWS):
+        some = tokenizer.encode_batch_fast(list(values[start : start + CHUNK_ROWS]))
+        pieces: list[list[int]] = []
+        for row, encoding in enumerate(some, start):
+            for window in [encoding, *encoding.overflowing[: windows - 1]]:
+                pieces.append(window.ids or [pad_id])  # a text may have no token
+                row_of.append(row)
+        lengths += [len(piece) for piece in pieces]
+        ids.append(np.array([token for piece in pieces for token in piece], np.int32))
+    ends = np.array(lengths, np.int64).cumsum()
+    tokens = Ragged(np.concatenate(ids), ends, pad_id, mask="attention_mask")
+    return Encoded({"input_ids": tokens}, np.array(row_of, np.int64), np.array(lengths, np.int64))
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

@@ -72,8 +72,10 @@ def pooled(outputs: Tensor, row_of: Tensor, rows: int) -> Tensor:
 def piece_outputs(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:
     """Outputs of pieces (P, C); a mask that masks nothing is left out."""
     arrays = {name: torch.from_numpy(array) for name, array in pieces.collate(group).items()}
-    if (mask := arrays.get("attention_mask")) is not None and bool(mask.all()):
-        del arrays["attention_mask"]
+    masks = [name for name in arrays if name.rpartition(".")[2] == "attention_mask"]
+    for name in masks:
+        if bool(arrays[name].all()):
+            del arrays[name]
     found = network(**arrays)
     outputs: Tensor = getattr(found, "logits", found)
     return outputs.float()

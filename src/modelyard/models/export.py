@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,36 +13,41 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modelyard.models.batches import Pieces, groups_by_length
+from modelyard.models.evaluation import piece_outputs
 from modelyard.models.first_token import read_first_token_only
+from modelyard.models.fused import pretrained
 
 OPSET = 17
 """The newest opset with GELU spelled out, which ONNX Runtime joins with the bias before it."""
 
 
-def network_outputs(network: Any, pieces: Pieces) -> NDArray[np.float32]:
+def network_outputs(network: Any, pieces: Pieces, width: int) -> NDArray[np.float32]:
     """A network's own outputs of pieces (P, C), in their order, as PyTorch computes them."""
     network.eval()
-    outputs = np.empty((len(pieces.lengths), network.config.num_labels), dtype=np.float32)
-    if not len(outputs):
-        return outputs
+    outputs = np.empty((len(pieces.lengths), width), dtype=np.float32)
     with torch.inference_mode():
         for group in groups_by_length(np.arange(len(outputs)), pieces.lengths):
-            arrays = pieces.collate(group).items()
-            tensors = {name: torch.from_numpy(array) for name, array in arrays}
-            outputs[group] = network(**tensors).logits.numpy()
+            outputs[group] = piece_outputs(network, pieces, group).numpy()
     return outputs
 
 
-def export(network: Any, example: Mapping[str, NDArray[np.generic]], file: Path) -> None:
-    """Write a network as a graph from arrays (P, T), such as `example`, to `outputs` (P, C).
+def export(
+    network: Any, example: Mapping[str, NDArray[np.generic]], ragged: Collection[str], file: Path
+) -> None:
+    """Write a network as a graph from arrays, such as `example`, to `outputs` (P, C).
 
-    P and T are free in the graph. The same weights give the same bytes. The network itself is
-    changed: afterwards its last layer may compute the first token only.
+    P is free in the graph, and so is T of what is as long as a piece (`ragged`). The same weights
+    give the same bytes. The network itself is changed: afterwards its last layer may compute the
+    first token only.
     """
     network.eval()
-    network.set_attn_implementation("eager")
-    read_first_token_only(network)
-    axes = {name: {0: "pieces", 1: "tokens"} for name in example}
+    for tower in pretrained(network):
+        if hasattr(tower, "set_attn_implementation"):
+            tower.set_attn_implementation("eager")
+        read_first_token_only(tower)
+    axes = {name: {0: "pieces"} for name in example}
+    for name in ragged:
+        axes[name][1] = f"{name.rpartition('.')[0]}.tokens".lstrip(".")
     with torch.inference_mode(), _quiet():
         torch.onnx.export(
             _Outputs(network, list(example)).eval(),
@@ -66,7 +71,8 @@ class _Outputs(nn.Module):
 
     def forward(self, *arrays: Tensor) -> Tensor:
         """The outputs (P, C)."""
-        outputs: Tensor = self.network(**dict(zip(self.names, arrays, strict=True))).logits
+        found = self.network(**dict(zip(self.names, arrays, strict=True)))
+        outputs: Tensor = getattr(found, "logits", found)
         return outputs
 
 

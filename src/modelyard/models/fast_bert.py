@@ -25,10 +25,11 @@ aten = torch.ops.aten
 
 def is_possible(network: Any) -> bool:
     """Whether this network is known, computes GELU, and drops nothing within its attention."""
+    if type(network).__name__ not in CLASSIFIERS:
+        return False
     config = network.config
     dropped = getattr(config, "attention_probs_dropout_prob", 0)
-    known = type(network).__name__ in CLASSIFIERS and not config.is_decoder
-    return known and config.hidden_act == "gelu" and dropped == 0
+    return not config.is_decoder and config.hidden_act == "gelu" and dropped == 0
 
 
 class FastBert(nn.Module):

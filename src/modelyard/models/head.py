@@ -71,15 +71,21 @@ def frozen_body(
 
     The head shares its weights with `network`, so training it trains the network.
     """
+    freeze_body(network)
     body = network.base_model
-    body.requires_grad_(False)
-    if getattr(body, "pooler", None) is not None:
-        body.pooler.requires_grad_(True)
     head_of = HEADS.get(type(network).__name__)
     if head_of is None:
         return network, training, validation
     head = head_of(network)
     return head, _features(body, training), _features(body, validation)
+
+
+def freeze_body(network: Any) -> None:
+    """Let only the pooler and what is over the backbone move."""
+    body = network.base_model
+    body.requires_grad_(False)
+    if getattr(body, "pooler", None) is not None:
+        body.pooler.requires_grad_(True)
 
 
 def _features(body: Any, pieces: Pieces) -> Features:

@@ -7,17 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from modelyard.models.batches import Pieces
 from modelyard.models.first_token import read_first_token_only
 
 
-def prepare(
-    network: Any, training: Pieces, validation: Pieces, rank: int
-) -> tuple[nn.Module, Pieces, Pieces]:
-    """The network with low-rank matrices in every linear layer of its body; the head moves whole.
-
-    peft puts them into the network it is given.
-    """
+def prepare(network: Any, rank: int) -> None:
+    """Put low-rank matrices into every linear layer of a network's body; its head moves whole."""
     from peft import LoraConfig, inject_adapter_in_model
 
     body, inside = network.base_model, "|".join(_linears(network.base_model))
@@ -29,7 +23,6 @@ def prepare(
         outside = not name.startswith(f"{prefix}.") or ".pooler." in name
         parameter.requires_grad_(outside or "lora_" in name)
     read_first_token_only(network)
-    return network, training, validation
 
 
 def finish(network: nn.Module) -> None:

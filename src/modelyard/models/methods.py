@@ -10,8 +10,10 @@ from torch import nn
 from modelyard.models import lora
 from modelyard.models.batches import Pieces
 from modelyard.models.fast_bert import FastBert, is_possible
-from modelyard.models.head import frozen_body
+from modelyard.models.fused import Fused, pretrained
+from modelyard.models.head import freeze_body, frozen_body
 
+NEW_FASTER = 10
 Prepared = tuple[nn.Module, Pieces, Pieces]
 
 
@@ -31,9 +33,34 @@ class Method:
 
 
 def _full(network: nn.Module, training: Pieces, validation: Pieces, rank: int) -> Prepared:
-    """Every weight, in the fast form of the network where there is one."""
-    moved = FastBert(network) if is_possible(network) else network
+    """Every weight, in the fast form of each network where there is one."""
+    moved = network.with_towers(_fast) if isinstance(network, Fused) else _fast(network)
     return moved, training, validation
+
+
+def _fast(network: nn.Module) -> nn.Module:
+    return FastBert(network) if is_possible(network) else network
+
+
+def _head(network: nn.Module, training: Pieces, validation: Pieces, rank: int) -> Prepared:
+    """The features of a network that is alone are computed once; those of towers, each time."""
+    if not isinstance(network, Fused):
+        return frozen_body(network, training, validation, rank)
+    for tower in pretrained(network):
+        freeze_body(tower)
+    return network, training, validation
+
+
+def _lora(network: nn.Module, training: Pieces, validation: Pieces, rank: int) -> Prepared:
+    """Low-rank matrices in each pre-trained network; all that is new moves whole."""
+    for tower in pretrained(network):
+        lora.prepare(tower, rank)
+    return network, training, validation
+
+
+def _merge(network: nn.Module) -> None:
+    for tower in pretrained(network):
+        lora.finish(tower)
 
 
 def _nothing(network: nn.Module) -> None:
@@ -44,8 +71,8 @@ METHODS = {
     method.name: method
     for method in (
         Method("full", "every weight moves", 1e-4, _full, _nothing),
-        Method("head", "the backbone is frozen", 1e-3, frozen_body, _nothing),
-        Method("lora", "low-rank matrices, merged at the end", 5e-4, lora.prepare, lora.finish),
+        Method("head", "the backbone is frozen", 1e-3, _head, _nothing),
+        Method("lora", "low-rank matrices, merged at the end", 5e-4, _lora, _merge),
     )
 }
 
@@ -55,19 +82,38 @@ def find(name: str) -> Method:
     return METHODS[name]
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The weights that move, in two groups: matrices decay; biases, norms, embeddings do not."""
+def parameter_groups(
+    network: nn.Module, learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """The weights that move, in groups: matrices decay; biases, norms, embeddings do not.
+
+    What is new beside pre-trained networks (towers for tables, the head over all) moves faster.
+    """
     embeddings = {
         id(parameter)
         for module in network.modules()
         if isinstance(module, nn.Embedding)
         for parameter in module.parameters()
     }
-    moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    decaying = [p for p in moving if p.ndim > 1 and id(p) not in embeddings]
-    others = [p for p in moving if p.ndim <= 1 or id(p) in embeddings]
-    groups = [(decaying, weight_decay), (others, 0.0)]
-    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+    begun = {id(p) for tower in _begun(network) for p in tower.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and id(parameter) not in embeddings
+            groups.setdefault((id(parameter) not in begun, not decays), []).append(parameter)
+    return [
+        {
+            "params": params,
+            "lr": learning_rate * (NEW_FASTER if is_new else 1),
+            "weight_decay": 0.0 if is_still else weight_decay,
+        }
+        for (is_new, is_still), params in sorted(groups.items(), key=lambda group: group[0])
+    ]
+
+
+def _begun(network: nn.Module) -> list[nn.Module]:
+    """What began as pre-trained weights: all of a network that is no fused one."""
+    return list(pretrained(network)) if isinstance(network, Fused) else [network]
 
 
 def optimiser_for(
@@ -77,5 +123,5 @@ def optimiser_for(
 
     Loshchilov, I. and Hutter, F. (2019), Decoupled weight decay regularization.
     """
-    groups = parameter_groups(network, weight_decay)
+    groups = parameter_groups(network, learning_rate, weight_decay)
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)

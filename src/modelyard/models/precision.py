@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from modelyard.models.fast_bert import FastBert
+from modelyard.models.fused import towers_of
 
 TRIAL_STEPS = 20
 TOLERANCE = 0.01
@@ -55,8 +56,11 @@ def processor_has_bf16() -> bool:
 
 def use(network: nn.Module, precision: str) -> nn.Module:
     """Let a network compute in a precision; its weights stay fp32."""
-    if precision == "bf16" and isinstance(network, FastBert):
-        network.dtype = torch.bfloat16
-    elif precision == "bf16":
+    if precision != "bf16":
+        return network
+    fast = [tower for tower in towers_of(network).values() if isinstance(tower, FastBert)]
+    for tower in fast:
+        tower.dtype = torch.bfloat16
+    if not fast:
         network.forward = torch.autocast("cpu", torch.bfloat16)(network.forward)
     return network

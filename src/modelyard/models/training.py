@@ -16,9 +16,11 @@ from modelyard.models.batches import Batches, Indices, Pieces
 from modelyard.models.dropout import own_noise
 from modelyard.models.evaluation import Task
 from modelyard.models.fast_bert import FastBert
+from modelyard.models.fused import towers_of
 from modelyard.models.head import BertHead, RobertaHead
 from modelyard.models.loop import Recipe, Run, State
 from modelyard.models.schedule import Pace, epochs_for
+from modelyard.models.tabular import Categories, Numbers
 from modelyard.models.workers import MOST_WORKERS
 
 SAVED_BYTES_PER_S = 200_000_000
@@ -28,14 +30,15 @@ SAVED_BYTES_PER_S = 200_000_000
 class Job:
     """What is trained on what: a network, training pieces, and the task they are for.
 
-    `tokens` are all that the training and validation rows use, in rising order. `kept` is the
-    folder for checkpoints; `began` the moment (perf_counter) from which a budget counts.
+    `tokens` are all that the training and validation rows use, in rising order, of each tower
+    that reads tokens. `kept` is the folder for checkpoints; `began` the moment (perf_counter)
+    from which a budget counts.
     """
 
     network: Any
     training: Pieces
     task: Task
-    tokens: Indices
+    tokens: Mapping[str, Indices]
     options: Train
     kept: Path
     events: Events
@@ -49,14 +52,17 @@ def train(job: Job) -> State:
     network, training, validation = method.prepare(
         job.network, job.training, job.task.validation, job.options.lora_rank
     )
-    vocabulary.narrow(job.network, job.tokens)
+    towers = towers_of(job.network)
+    for name, used in job.tokens.items():
+        vocabulary.narrow(towers[name], used)
     prepared = replace(
         job, network=network, training=training, task=replace(job.task, validation=validation)
     )
     run = _resumed(prepared, method) or _started(prepared, method)
     state = loop.fit(run)
     method.finish(job.network)
-    vocabulary.widen(job.network)
+    for name in job.tokens:
+        vocabulary.widen(towers[name])
     return state
 
 
@@ -145,8 +151,9 @@ def _run(job: Job, state: State) -> Run:
 
 def _workers(network: nn.Module, threads: int) -> int:
     """How many parts of a step may be computed side by side: noise must be the part's own."""
-    known = isinstance(network, FastBert | BertHead | RobertaHead)
-    return min(MOST_WORKERS, threads) if known else 1
+    known = (FastBert, BertHead, RobertaHead, Numbers, Categories)
+    all_known = all(isinstance(tower, known) for tower in towers_of(network).values())
+    return min(MOST_WORKERS, threads) if all_known else 1
 
 
 def _is_sampled(network: nn.Module, options: Train) -> bool:

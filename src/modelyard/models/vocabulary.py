@@ -33,16 +33,21 @@ class NarrowEmbedding(nn.Embedding):
 
 def narrow(network: Any, used: Indices) -> None:
     """Keep the vectors of the `used` tokens only, where the network's embedding moves."""
-    whole = network.get_input_embeddings()
+    whole = _embedding(network)
     if isinstance(whole, nn.Embedding) and whole.weight.requires_grad:
         network.set_input_embeddings(NarrowEmbedding(whole, used))
 
 
 def widen(network: Any) -> None:
     """Undo `narrow`, with the vectors as trained."""
-    narrowed = network.get_input_embeddings()
+    narrowed = _embedding(network)
     if isinstance(narrowed, NarrowEmbedding):
         [whole] = narrowed.whole
         with torch.no_grad():
             whole.weight[narrowed.used] = narrowed.weight
         network.set_input_embeddings(whole)
+
+
+def _embedding(network: Any) -> Any:
+    """The embedding of a network's tokens, or None where it reads none."""
+    return network.get_input_embeddings() if hasattr(network, "get_input_embeddings") else None

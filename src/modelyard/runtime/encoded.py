@@ -1,27 +1,63 @@
 """Rows made ready for a graph: pieces, and which row each piece belongs to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray[np.generic]]
+Array = NDArray[np.generic]
+Arrays = dict[str, Array]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """An array of its own length for each of P pieces, kept end to end.
+
+    `values` holds them all, `ends` (P,) says where each ends, `fill` pads them to one length.
+    `mask` names a second array, 1 where there is a value and 0 where there is none; "" for none.
+    """
+
+    values: NDArray[np.int32]
+    ends: Indices
+    fill: int
+    mask: str = ""
+
+    @property
+    def starts(self) -> Indices:
+        """Where each piece begins (P,)."""
+        return np.concatenate([[0], self.ends[:-1]]).astype(np.int64)
+
+    def take(self, indices: Indices) -> "Ragged":
+        """The pieces at `indices`, in that order."""
+        starts, ends = self.starts[indices], self.ends[indices]
+        lengths = ends - starts
+        own = np.cumsum(lengths)
+        places = np.arange(lengths.sum()) + np.repeat(starts - (own - lengths), lengths)
+        return Ragged(self.values[places], own, self.fill, self.mask)
+
+    def padded(self) -> "tuple[Indices, NDArray[np.bool_]]":
+        """All pieces as one array (P, T), and where in it there is a value."""
+        lengths = self.ends - self.starts
+        within = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+        found = np.full(within.shape, self.fill, dtype=np.int64)
+        found[within] = self.values
+        return found, within
 
 
 @dataclass(frozen=True)
 class Encoded:
     """B rows as P pieces; a long text has several pieces, most rows have one.
 
-    Each piece maps a graph input's name to an array of shape (T,), T its length. `row_of` (P,)
-    says which row a piece belongs to, in rising order, with at least one piece for each row.
-    `fill` gives the value that pads each graph input.
+    `arrays` maps a graph input's name to one array (P, ...), or to a Ragged of P arrays (T,).
+    `row_of` (P,) says which row a piece belongs to, in rising order, with at least one piece for
+    each row. `lengths` (P,) is what a piece costs, in tokens.
     """
 
-    pieces: Sequence[dict[str, NDArray[np.int64]]]
-    row_of: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    fill: dict[str, int]
+    arrays: Mapping[str, "Array | Ragged"]
+    row_of: Indices
+    lengths: Indices
 
     @property
     def rows(self) -> int:
@@ -31,24 +67,92 @@ class Encoded:
     def first(self, rows: int) -> "Encoded":
         """The first rows, as many as asked for or as there are."""
         end = int(np.searchsorted(self.row_of, rows))
-        return Encoded(self.pieces[:end], self.row_of[:end], self.lengths[:end], self.fill)
+        return self.take(np.arange(end))
 
-    def collate(self, indices: Sequence[int] | NDArray[np.int64]) -> Arrays:
-        """The pieces at `indices` as arrays (P, T), padded to the longest of them."""
-        longest = int(self.lengths[np.asarray(indices)].max())
+    def take(self, indices: Indices) -> "Encoded":
+        """The pieces at `indices`, each with the row it belongs to."""
+        arrays = {name: _taken(array, indices) for name, array in self.arrays.items()}
+        return Encoded(arrays, self.row_of[indices], self.lengths[indices])
+
+    def collate(self, indices: "Sequence[int] | Indices") -> Arrays:
+        """The pieces at `indices` as arrays (P, T) or (P, ...), padded to the longest of them."""
+        return self.take(np.asarray(indices, dtype=np.int64)).whole()
+
+    @property
+    def ragged(self) -> set[str]:
+        """The names of what is as long as the longest piece, masks too."""
+        found = {name: array for name, array in self.arrays.items() if isinstance(array, Ragged)}
+        masks = {_beside(name, array.mask) for name, array in found.items() if array.mask}
+        return {*found, *masks}
+
+    def whole(self) -> Arrays:
+        """All pieces as arrays, padded to the longest."""
         batch: Arrays = {}
-        for name, fill in self.fill.items():
-            array = np.full((len(indices), longest), fill, dtype=np.int64)
-            for position, index in enumerate(indices):
-                values = self.pieces[index][name]
-                array[position, : len(values)] = values
-            batch[name] = array
+        for name, array in self.arrays.items():
+            if isinstance(array, Ragged):
+                batch[name], within = array.padded()
+                if array.mask:
+                    batch[_beside(name, array.mask)] = within.astype(np.int64)
+            else:
+                batch[name] = array
         return batch
 
 
+def _beside(name: str, other: str) -> str:
+    """Another array's name with the prefix of this one's.
+
+    >>> _beside("0.input_ids", "attention_mask"), _beside("input_ids", "attention_mask")
+    ('0.attention_mask', 'attention_mask')
+    """
+    prefix, dot, _ = name.rpartition(".")
+    return prefix + dot + other
+
+
+def _taken(array: "Array | Ragged", indices: Indices) -> "Array | Ragged":
+    return array.take(indices) if isinstance(array, Ragged) else array[indices]
+
+
+def one_after_the_other(parts: Sequence[Encoded]) -> Encoded:
+    """The pieces of several, as if each piece were a row; they have the same arrays."""
+    arrays = {name: _joined([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Encoded(arrays, np.arange(len(lengths)), lengths)
+
+
+def _joined(arrays: "Sequence[Array | Ragged]") -> "Array | Ragged":
+    ragged = [array for array in arrays if isinstance(array, Ragged)]
+    if not ragged:
+        return np.concatenate(arrays)  # type: ignore[arg-type]
+    values = np.concatenate([each.values for each in ragged])
+    before = np.cumsum([0, *(len(each.values) for each in ragged[:-1])])
+    ends = np.concatenate([each.ends + n for each, n in zip(ragged, before, strict=True)])
+    return Ragged(values, ends, ragged[0].fill, ragged[0].mask)
+
+
+def side_by_side(groups: Mapping[str, Encoded]) -> Encoded:
+    """The same rows, encoded by several groups of columns, as pieces that hold them all.
+
+    A group's arrays get its name as a prefix. Where a group has fewer pieces for a row than
+    another, its last one is repeated. Pieces cost what their parts cost together.
+    """
+    counts = {name: np.bincount(each.row_of, minlength=each.rows) for name, each in groups.items()}
+    most = np.max(list(counts.values()), axis=0)  # (B,)
+    row_of = np.repeat(np.arange(len(most)), most)
+    place = np.arange(len(row_of)) - np.repeat(np.cumsum(most) - most, most)
+    arrays: dict[str, Array | Ragged] = {}
+    lengths = np.zeros(len(row_of), dtype=np.int64)
+    for name, each in groups.items():
+        own = counts[name]
+        first = np.cumsum(own) - own
+        taken = each.take(first[row_of] + np.minimum(place, own[row_of] - 1))
+        arrays |= {f"{name}.{array}": values for array, values in taken.arrays.items()}
+        lengths += taken.lengths
+    return Encoded(arrays, row_of, lengths)
+
+
 def batches_by_length(
-    lengths: NDArray[np.int64], budget_tokens: int, most_pieces: int = 256
-) -> Iterator[NDArray[np.int64]]:
+    lengths: Indices, budget_tokens: int, most_pieces: int = 256
+) -> Iterator[Indices]:
     """Indices in batches of nearly equal length, each of at most `budget_tokens` with padding.
 
     A piece longer than the budget makes a batch of its own.
@@ -67,7 +171,7 @@ def batches_by_length(
             start = end
 
 
-def pooled(outputs: NDArray[np.float32], row_of: NDArray[np.int64]) -> NDArray[np.float32]:
+def pooled(outputs: NDArray[np.float32], row_of: Indices) -> NDArray[np.float32]:
     """Outputs of pieces (P, C) as outputs of rows (B, C): the mean over each row's pieces.
 
     >>> pooled(np.array([[1.0], [3.0], [5.0]], np.float32), np.array([0, 0, 1])).tolist()

@@ -40,17 +40,18 @@ class Graph:
         self.input_names = [each.name for each in self._session.get_inputs()]
         self.width = int(self._session.get_outputs()[0].shape[-1])
 
-    def run(self, arrays: Arrays) -> Outputs:
-        """One batch: arrays (P, T) to outputs (P, C), shared out among the threads."""
-        wanted = {name: arrays[name] for name in self.input_names}
-        shares = list(_shares(wanted, self.threads))
+    def run(self, encoded: Encoded) -> Outputs:
+        """One batch of pieces of like length: outputs (P, C), shared out among the threads."""
+        shares = list(_shares(encoded, self.threads))
         if len(shares) == 1:
-            return self._run(wanted)
-        return np.concatenate(list(self._pool.map(self._run, shares)))
+            return self._run(encoded.whole())
+        return np.concatenate(
+            list(self._pool.map(lambda share: self._run(encoded.collate(share)), shares))
+        )
 
     def outputs(self, encoded: Encoded, budget_tokens: int = SHARE_TOKENS) -> Outputs:
         """All pieces, batched by length with little padding: outputs (P, C) in their order."""
-        outputs = np.empty((len(encoded.pieces), self.width), dtype=np.float32)
+        outputs = np.empty((len(encoded.lengths), self.width), dtype=np.float32)
 
         def fill(indices: NDArray[np.int64]) -> None:
             outputs[indices] = self._run(encoded.collate(indices))
@@ -66,9 +67,9 @@ class Graph:
         return outputs
 
 
-def _shares(arrays: Arrays, threads: int) -> Iterator[Arrays]:
-    """Arrays (P, T) in slices: one for each thread, smaller where they are long."""
-    pieces, tokens = next(iter(arrays.values())).shape[:2]
-    size = min(-(-pieces // threads), max(1, SHARE_TOKENS // tokens))
+def _shares(encoded: Encoded, threads: int) -> Iterator[NDArray[np.int64]]:
+    """The pieces in slices: one for each thread, smaller where they are long."""
+    pieces, longest = len(encoded.lengths), int(encoded.lengths.max())
+    size = min(-(-pieces // threads), max(1, SHARE_TOKENS // longest))
     for start in range(0, pieces, size):
-        yield {name: array[start : start + size] for name, array in arrays.items()}
+        yield np.arange(start, min(start + size, pieces))

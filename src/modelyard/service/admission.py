@@ -58,7 +58,7 @@ class Admission:
 
     async def predict(self, rows: Sequence[Row]) -> tuple[list[Answer], Usage]:
         """Answers for rows, in their order; raises BadInput and ServiceBusy."""
-        check_limits(rows, self._limits, self._runtime.column)
+        check_limits(rows, self._limits, self._runtime.columns.names)
         with self.admitted(len(rows)) as ticket:
             loop = asyncio.get_running_loop()
             encoded = await loop.run_in_executor(self._workers, self._runtime.encode, rows)
@@ -105,7 +105,7 @@ class Admission:
         self._batcher.close()
 
 
-def check_limits(rows: Sequence[Row], limits: Serve, column: str) -> None:
+def check_limits(rows: Sequence[Row], limits: Serve, columns: Sequence[str]) -> None:
     """Refuse rows over the limits: RequestTooLarge; or no rows: RequestInvalid."""
     if not rows:
         raise RequestInvalid(f"The request has no rows; give 1 to {limits.max_rows:,}.")
@@ -115,9 +115,10 @@ def check_limits(rows: Sequence[Row], limits: Serve, column: str) -> None:
             "once; send them in several requests."
         )
     for number, row in enumerate(rows, start=1):
-        value = row.get(column)
-        if isinstance(value, str) and len(value) > limits.max_characters:
-            raise RequestTooLarge(
-                f"Row {number}, column {column!r} has {len(value):,} characters and this service "
-                f"takes {limits.max_characters:,}; shorten or split the text."
-            )
+        for column in columns:
+            value = row.get(column)
+            if isinstance(value, str) and len(value) > limits.max_characters:
+                raise RequestTooLarge(
+                    f"Row {number}, column {column!r} has {len(value):,} characters and this "
+                    f"service takes {limits.max_characters:,}; shorten or split the text."
+                )

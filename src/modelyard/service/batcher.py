@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.core.errors import ServiceBusy
-from modelyard.runtime.encoded import Encoded
+from modelyard.runtime.encoded import Encoded, one_after_the_other
 from modelyard.runtime.graph import BUDGET_TOKENS, Graph
 from modelyard.service.metrics import Metrics
 
@@ -94,7 +94,7 @@ class Batcher:
                 f"The service has {self._waiting_tokens:,} tokens of other requests waiting, and "
                 f"takes {self._most_waiting_tokens:,}; send the request again a little later."
             )
-        count = len(encoded.pieces)
+        count = len(encoded.lengths)
         done = asyncio.get_running_loop().create_future()
         outputs = np.empty((count, self._graph.width), np.float32)
         job = Job(encoded, outputs, done, waiting=count, unfinished=count)
@@ -183,13 +183,18 @@ def _nearest(length: int) -> int:
 
 
 def _run(graph: Graph, batch: list[Piece]) -> Outputs:
-    merged = Encoded(
-        pieces=[piece.job.encoded.pieces[piece.index] for piece in batch],
-        row_of=np.arange(len(batch)),
-        lengths=np.array([piece.length for piece in batch]),
-        fill=batch[0].job.encoded.fill,
-    )
-    return graph.run(merged.collate(range(len(batch))))
+    """Outputs (P, C) in the order of the batch."""
+    by_job: dict[Job, list[int]] = {}
+    for place, piece in enumerate(batch):
+        by_job.setdefault(piece.job, []).append(place)
+    parts = [
+        job.encoded.take(np.array([batch[place].index for place in places]))
+        for job, places in by_job.items()
+    ]
+    found = graph.run(one_after_the_other(parts))
+    outputs = np.empty_like(found)
+    outputs[[place for places in by_job.values() for place in places]] = found
+    return outputs
 
 
 def _hand_out(batch: list[Piece], outputs: Outputs) -> None:

@@ -16,6 +16,7 @@ from modelyard.service.bodies import off_loop, parse_json, read_body, unless_gon
 from modelyard.service.openapi import json_body, oip_errors, path_parameters
 from modelyard.service.release_info import ReleaseInfo
 from modelyard.service.tensors import (
+    ELEMENTS,
     InferRequest,
     Output,
     outputs_of,
@@ -135,7 +136,7 @@ def models(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
         body = await read_body(request, limits.max_body_bytes)
         asked, binary = await off_loop(len(body), _parsed, request, body)
         asked_for = wanted(asked, outputs)
-        rows = rows_of(asked.inputs, [column.name for column in release.columns], binary)
+        rows = rows_of(asked.inputs, release.columns, binary)
         answers, _ = await unless_gone(request, admission.predict(rows))
         tensors, parts = written(answers, asked_for)
         return await off_loop(
@@ -168,7 +169,8 @@ def _metadata(release: ReleaseInfo, outputs: dict[str, Output]) -> dict[str, Any
         "versions": [release.version],
         "platform": "onnx_onnxruntime",
         "inputs": [
-            {"name": column.name, "datatype": "BYTES", "shape": [-1]} for column in release.columns
+            {"name": column.name, "datatype": column.datatype, "shape": [-1]}
+            for column in release.columns
         ],
         "outputs": [output.to_json() for output in outputs.values()],
     }
@@ -215,7 +217,7 @@ def _infer_replies() -> dict[int | str, dict[str, Any]]:
 
 def _infer_extra(release: ReleaseInfo, limits: Serve, parameters: dict[str, Any]) -> dict[str, Any]:
     inputs = [
-        {"name": column.name, "datatype": "BYTES", "shape": [1], "data": [column.example]}
+        {"name": column.name, "datatype": column.datatype, "shape": [1], "data": [column.example]}
         for column in release.columns
     ]
     extra = json_body(_infer_schema(release, limits), {"inputs": inputs})
@@ -236,30 +238,34 @@ def _infer_schema(release: ReleaseInfo, limits: Serve) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": {"type": ["string", "number", "boolean"]},
     }
-    columns = [column.name for column in release.columns]
-    tensor = {
-        "type": "object",
-        "required": ["name", "datatype", "shape"],
-        "properties": {
-            "name": {"enum": columns},
-            "datatype": {"enum": ["BYTES"]},
-            "shape": {
-                "type": "array",
-                "prefixItems": [{"type": "integer", "minimum": 1, "maximum": limits.max_rows}],
-                "items": {"enum": [1]},
-                "minItems": 1,
-                "maxItems": 2,
-            },
-            "parameters": parameters,
-            "data": {"type": "array", "minItems": 1, "items": {"type": "string"}},
-        },
+    shape = {
+        "type": "array",
+        "prefixItems": [{"type": "integer", "minimum": 1, "maximum": limits.max_rows}],
+        "items": {"enum": [1]},
+        "minItems": 1,
+        "maxItems": 2,
     }
+    tensors = [
+        {
+            "type": "object",
+            "required": ["name", "datatype", "shape"],
+            "properties": {
+                "name": {"enum": [column.name]},
+                "datatype": {"enum": [column.datatype]},
+                "shape": shape,
+                "parameters": parameters,
+                "data": {"type": "array", "minItems": 1, "items": ELEMENTS[column.datatype]},
+            },
+        }
+        for column in release.columns
+    ]
     output = {
         "type": "object",
         "required": ["name"],
         "properties": {"name": {"type": "string"}, "parameters": parameters},
     }
-    size = len(columns)
+    size = len(tensors)
+    tensor = tensors[0] if size == 1 else {"anyOf": tensors}
     return {
         "type": "object",
         "required": ["inputs"],

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from modelyard.core.project import Serve
 from modelyard.service.problems import PROBLEM_JSON, OipError, Problem
-from modelyard.service.release_info import ReleaseInfo
+from modelyard.service.release_info import Column, ReleaseInfo
 
 Responses = dict[int | str, dict[str, Any]]
 SAID = {
@@ -69,8 +69,16 @@ def json_body(schema: dict[str, Any], example: Any) -> dict[str, Any]:
 
 def row_schema(release: ReleaseInfo, limits: Serve) -> dict[str, Any]:
     """A row as JSON Schema; other columns may stand beside those of the model."""
-    properties = {
-        column.name: {**column.schema, "maxLength": limits.max_characters}
-        for column in release.columns
-    }
+    properties = {column.name: _value_schema(column, limits) for column in release.columns}
     return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _value_schema(column: Column, limits: Serve) -> dict[str, Any]:
+    """A column's value; null and blank text are allowed where it may lack."""
+    schema = dict(column.schema)
+    if "string" in schema.get("type", ()):
+        schema["maxLength"] = limits.max_characters
+    if not column.may_lack:
+        return schema
+    blank = {"type": "string", "pattern": r"^\s*$", "maxLength": limits.max_characters}
+    return {"anyOf": [schema, {"type": "null"}, blank]}

@@ -1,5 +1,6 @@
 """The pages: try-it, API documentation, report. Nothing on them comes from elsewhere."""
 
+from dataclasses import asdict
 from importlib.resources import files
 
 from fastapi import APIRouter
@@ -32,6 +33,7 @@ def router(release: ReleaseInfo, limits: Serve) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
     assets = {name: _file(name) for name in ASSETS}
     shown = release.to_json() | {
+        "inputs": [asdict(column) for column in release.columns],
         "limits": limits.model_dump(),
         "example": release.example_row,
         "examples": [dict(row) for row in release.examples],

@@ -1,7 +1,7 @@
 """What the service says of the release it serves; the door fills it in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,22 @@ from pydantic import BaseModel
 
 from modelyard.core.errors import UnknownName
 
-NOT_BLANK = r"[^\s\u001c-\u001f\u0085]|\ufeff"
-"""What str.strip leaves of a text, as ECMA 262 writes it: the two differ on what is a space."""
-TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1, "pattern": NOT_BLANK}
-
 
 @dataclass(frozen=True)
 class Column:
-    """One column going in: its name, its kind, a value to show, and its JSON Schema."""
+    """One column going in: its name, its kind, a value to show, and its JSON Schema.
+
+    `datatype` is that of its tensor. A column that `may_lack` takes null. `values` are those it
+    is known to have, for a list to choose from.
+    """
 
     name: str
     kind: str
     example: Any
-    schema: Mapping[str, Any] = field(default_factory=lambda: TEXT)
+    schema: Mapping[str, Any]
+    datatype: str = "BYTES"
+    may_lack: bool = False
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from modelyard.core.errors import RequestInvalid
 from modelyard.runtime.runtime import Answer
-from modelyard.service.release_info import ReleaseInfo
+from modelyard.service.release_info import Column, ReleaseInfo
 
 Parameter = bool | int | float | str
 MOST_PARAMETERS = 100
 UNSUPPORTED = ("shared_memory_region", "classification")
 LENGTH = struct.Struct("<I")
+NUMBERS = {"FP64": "<f8", "FP32": "<f4", "INT64": "<i8", "INT32": "<i4"}
+TAKEN = {"BYTES": ("BYTES",), "FP64": tuple(NUMBERS)}
+"""The datatypes that a column takes, by the one it is described with."""
+ELEMENTS: dict[str, dict[str, Any]] = {
+    "BYTES": {"type": "string"},
+    "FP64": {"type": ["number", "null"]},
+}
+"""An element of a tensor's data, as JSON Schema."""
 
 
 def _few(parameters: Any) -> Any:
@@ -113,18 +121,18 @@ def outputs_of(release: ReleaseInfo) -> dict[str, Output]:
 
 
 def rows_of(
-    inputs: Sequence[InputTensor], columns: Sequence[str], binary: bytes
+    inputs: Sequence[InputTensor], columns: Sequence[Column], binary: bytes
 ) -> list[dict[str, Any]]:
     """The rows that a request's tensors hold; raises RequestInvalid."""
-    names = [tensor.name for tensor in inputs]
-    if sorted(names) != sorted(columns):
+    names, known = [tensor.name for tensor in inputs], {each.name: each for each in columns}
+    if sorted(names) != sorted(known):
         raise RequestInvalid(
-            f"The request has the inputs {names}; this model takes {list(columns)}, each once."
+            f"The request has the inputs {names}; this model takes {list(known)}, each once."
         )
     values = {}
     for tensor in inputs:
         taken = _binary_size(tensor, len(binary))
-        values[tensor.name] = _values(tensor, binary[: taken or 0])
+        values[tensor.name] = _values(tensor, known[tensor.name], binary[: taken or 0])
         binary = binary[taken or 0 :]
     if binary:
         raise RequestInvalid(
@@ -148,15 +156,16 @@ def _binary_size(tensor: InputTensor, left: int) -> int | None:
     return size
 
 
-def _values(tensor: InputTensor, binary: bytes) -> list[Any]:
+def _values(tensor: InputTensor, column: Column, binary: bytes) -> list[Any]:
     refuse_unsupported(tensor.parameters)
-    if tensor.datatype != "BYTES":
+    if tensor.datatype not in TAKEN[column.datatype]:
         raise RequestInvalid(
-            f"Input {tensor.name!r} has datatype {tensor.datatype[:20]!r}; it takes BYTES."
+            f"Input {tensor.name!r} has datatype {tensor.datatype[:20]!r}; it takes "
+            f"{' or '.join(TAKEN[column.datatype])}."
         )
     rows = _rows_of_shape(tensor)
     if "binary_data_size" in tensor.parameters:
-        values: list[Any] = _texts(tensor.name, binary)
+        values: list[Any] = _elements(tensor, binary)
     elif tensor.data is None:
         raise RequestInvalid(f"Input {tensor.name!r} has neither data nor binary_data_size.")
     else:
@@ -179,6 +188,20 @@ def _rows_of_shape(tensor: InputTensor) -> int:
 
 def _flat(data: list[Any]) -> list[Any]:
     return [item for each in data for item in (each if isinstance(each, list) else [each])]
+
+
+def _elements(tensor: InputTensor, binary: bytes) -> list[Any]:
+    """The elements of a tensor's binary data."""
+    if tensor.datatype == "BYTES":
+        return _texts(tensor.name, binary)
+    numbers = np.dtype(NUMBERS[tensor.datatype])
+    if len(binary) % numbers.itemsize:
+        raise RequestInvalid(
+            f"The binary data of input {tensor.name!r} has {len(binary)} bytes, and an element of "
+            f"{tensor.datatype} has {numbers.itemsize}."
+        )
+    found: list[Any] = np.frombuffer(binary, numbers).tolist()
+    return found
 
 
 def _texts(name: str, binary: bytes) -> list[str]:

@@ -18,8 +18,7 @@ from modelyard import checks, inputs, targets
 from modelyard.checks import Finding, limits
 from modelyard.checks.difference import fitting as fitting_difference
 from modelyard.checks.latency import MEASURES, latency
-from modelyard.core.artefacts import Artefact, Dataset, Model, Report
-from modelyard.core.digest import row_digest
+from modelyard.core.artefacts import ROW, Artefact, Dataset, Model, Report
 from modelyard.core.errors import RowsAlreadySeen, RowsEmpty, SettingInvalid
 from modelyard.core.events import Events, Noted, Progress
 from modelyard.core.flow import environment
@@ -27,6 +26,7 @@ from modelyard.core.measure import Measure
 from modelyard.core.project import Project
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
+from modelyard.inputs.plain import PlainTable
 from modelyard.runtime.runtime import Runtime
 from modelyard.stages.report.page import render
 from modelyard.stages.report.sentences import headline
@@ -100,13 +100,12 @@ def refuse_seen(model: Model, rows: Sequence[dict[str, Any]]) -> None:
             "The test part has no rows, so there is nothing to audit on; set data.split.test "
             "above 0."
         )
-    columns = [each.column for each in model.spec.inputs]
-    digests = [row_digest([row[column] for column in columns]) for row in rows]
-    seen = np.isin(
-        np.array(digests, dtype=np.uint64), np.load(model.folder / "seen.npy", allow_pickle=False)
-    )
+    sources = model.spec.inputs
+    values = {each.column: [row[each.column] for row in rows] for each in sources}
+    digests = inputs.row_digests(sources, values, [row[ROW] for row in rows])
+    seen = np.isin(digests, np.load(model.folder / "seen.npy", allow_pickle=False))
     if seen.any():
-        first = rows[int(seen.argmax())]["_row"]
+        first = rows[int(seen.argmax())][ROW]
         raise RowsAlreadySeen(
             f"The model has learned from {int(seen.sum()):,} of the {len(rows):,} rows it would "
             f"be audited on (the first is row {first} of the source); train it again on this "
@@ -153,15 +152,16 @@ def _beside_baselines(
 
 def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
     """Plain models that learn from the training part and answer the test rows."""
-    source, column = model.spec.inputs[0], model.spec.target.column
-    learned_from = pq.read_table(dataset.part("train"), columns=[source.column, column])
-    values = learned_from[source.column].to_pylist()
-    name, features = inputs.find(source.kind).plain_features(values)
+    sources, column = model.spec.inputs, model.spec.target.column
+    names = [each.column for each in sources]
+    learned_from = pq.read_table(dataset.part("train"), columns=[*names, column])
+    features = PlainTable(sources)
+    learned = features.fit_transform({name: learned_from[name].to_pylist() for name in names})
     return targets.find(model.spec.target.kind).baselines(
-        name,
-        features.fit_transform(values),
+        features.name,
+        learned,
         learned_from[column].to_pylist(),
-        features.transform([row[source.column] for row in rows]),
+        features.transform({name: [row[name] for row in rows] for name in names}),
     )
 
 
@@ -201,7 +201,7 @@ def _report(
     data = _optional(dataset, "data-report.json")
     found = {
         **_about(project, dataset, model),
-        "language": data["languages"]["shares"][0]["language"] if data else None,
+        "language": _language(data),
         "verdict": limits.verdict(project.accept, {each.name: each for each in measures}),
         "measures": [measure.to_json() for measure in measures],
         **{name: details for each in findings for name, details in each.details.items()},
@@ -210,6 +210,12 @@ def _report(
         "compression": _optional(model, "compress.json"),
     }
     return {"headline": headline(found), **found}
+
+
+def _language(data: Any) -> str | None:
+    """The most frequent language of the rows, where they have words."""
+    told = data["languages"] if data else None
+    return str(told["shares"][0]["language"]) if told else None
 
 
 def _about(project: Project, dataset: Dataset, model: Model) -> dict[str, Any]:
@@ -249,7 +255,7 @@ def _tell_mistakes(details: dict[str, Any], model: Model, rows: Rows) -> None:
     columns = [each.column for each in model.spec.inputs]
     for mistake in details.get("mistakes", {}).get("listed", []):
         row = rows[mistake["row"]]
-        mistake["row"] = row["_row"]
+        mistake["row"] = row[ROW]
         mistake["inputs"] = {name: shortened(str(row[name])) for name in columns}
 
 
@@ -267,7 +273,7 @@ def shortened(text: str, most_characters: int = 300) -> str:
 def _write_predictions(draft: Draft, model: Model, rows: Rows, answers: Answers) -> None:
     """One row for each test row: `_row`, truth, and the answer; nested values as JSON."""
     columns: dict[str, list[Any]] = {
-        "_row": [row["_row"] for row in rows],
+        ROW: [row[ROW] for row in rows],
         "truth": [_plain(truth) for truth in _truth(model, rows)],
     }
     for key in answers[0]:

@@ -21,6 +21,8 @@ from modelyard.core.measure import Measure
 from modelyard.core.project import Project
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
+from modelyard.inputs import networks
+from modelyard.runtime.columns import Columns
 from modelyard.runtime.encoded import Encoded, pooled
 from modelyard.runtime.graph import Graph
 
@@ -119,14 +121,13 @@ def compress(
 
 def _checked_rows(dataset: Dataset, model: Model) -> CheckedRows:
     """At most 2,000 validation rows, evenly spaced."""
-    source, answer = model.spec.inputs[0], model.spec.target
-    table = pq.read_table(dataset.part("validation"), columns=[source.column, answer.column])
+    answer, columns = model.spec.target, _columns(model)
+    table = pq.read_table(dataset.part("validation"), columns=[*columns.names, answer.column])
     count = min(len(table), MOST_CHECKED_ROWS)
     table = table.take(np.linspace(0, len(table) - 1, count).astype(np.int64))
-    kind, target = inputs.find(source.kind), targets.find(answer.kind)
-    encode = kind.encoder(source.state, model.folder)
+    target = targets.find(answer.kind)
     return CheckedRows(
-        encoded=encode(table[source.column].to_pylist()),
+        encoded=columns.encode({name: table[name].to_pylist() for name in columns.names}),
         truth=table[answer.column].to_pylist(),
         answers=lambda outputs: target.decode(outputs, answer.state),
         main=lambda truth, answers: next(
@@ -135,19 +136,23 @@ def _checked_rows(dataset: Dataset, model: Model) -> CheckedRows:
     )
 
 
+def _columns(model: Model) -> Columns:
+    return Columns.open(model.spec.inputs, lambda group: group.folder(model.folder), inputs.find)
+
+
 def _exported(model: Model, rows: CheckedRows, draft: Draft, events: Events) -> Sequence[Answer]:
     """The network's own answers; the fp32 graph lies in `kept` afterwards."""
     from modelyard.models.export import export, network_outputs
 
-    source, answer = model.spec.inputs[0], model.spec.target
-    kind = inputs.find(source.kind)
+    sources, answer = model.spec.inputs, model.spec.target
     events(Progress("reading the network's own answers", 0, 1))
     width = targets.find(answer.kind).width(answer.state)
-    network = kind.network(model.folder, width, 0.0)
-    outputs = network_outputs(network, rows.encoded)
+    network = networks.load(sources, model.folder, width)
+    outputs = network_outputs(network, rows.encoded, width)
     events(Progress("exporting the graph", 0, 1))
-    example = kind.encoder(source.state, model.folder)([kind.example(), kind.example()])
-    export(network, example.collate([0, 1]), draft.kept / "plain.onnx")
+    examples = {each.column: [inputs.find(each.kind).example()] * 2 for each in sources}
+    example = _columns(model).encode(examples)
+    export(network, example.collate([0, 1]), example.ragged, draft.kept / "plain.onnx")
     return rows.answers(pooled(outputs, rows.encoded.row_of))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard import inputs, targets
-from modelyard.core.artefacts import Dataset
+from modelyard.core.artefacts import ROW, Dataset
 from modelyard.core.errors import RowsEmpty, SettingInvalid, TextTooLong
 from modelyard.core.events import Decided, Events, Noted, Warned
 from modelyard.core.project import Project
@@ -18,8 +18,7 @@ from modelyard.data import look, same
 from modelyard.data.files import Record
 from modelyard.data.source import Rows, columns_wanted, read, source_digest
 from modelyard.data.split import PARTS, Parted, split
-
-ROW = "_row"
+from modelyard.runtime.columns import is_missing
 
 
 @dataclass
@@ -61,7 +60,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 
 @stage(
     "prepare",
-    version="3",
+    version="4",
     reads=("data", "inputs", "target"),
     gives=Dataset,
     causes=causes,
@@ -81,7 +80,7 @@ def prepare(project: Project, draft: Draft, events: Events) -> None:
     told = look.Truths(
         [target.names(truth) for truth in found.truths], target.amounts(found.truths)
     )
-    kept = look.Kept(found.places(), told, _values(project, found.kept))
+    kept = look.Kept(found.places(), told, _told(project, found.kept))
     counts = Counter(kind for _, kind, _ in found.refused)
     report = look.report(kept, parted, alike, counts, project.data.split.seed)
     report["source"] = {
@@ -106,7 +105,8 @@ def _refuse_names(project: Project) -> None:
 def _judged(project: Project, rows: Rows) -> Sorted:
     """Each record by itself: usable, or refused with a reason."""
     found = Sorted(rows)
-    for record in rows.records:
+    for raw in rows.records:
+        record = _read(project, raw)
         reason = _reason(project, rows, record)
         truth, problem = _truth(project, record) if reason is None else (None, None)
         if reason or problem:
@@ -115,6 +115,19 @@ def _judged(project: Project, rows: Rows) -> Sorted:
             found.kept.append(record)
             found.truths.append(truth)
     return found
+
+
+def _read(project: Project, record: Record) -> Record:
+    """A record with each input's value as a Dataset keeps it."""
+    if record.problem:
+        return record
+    values = dict(record.values)
+    for name, chosen in project.inputs.items():
+        value = values.get(name)
+        missing = len(project.inputs) > 1 and is_missing(value)
+        read = inputs.find(chosen.kind).read
+        values[name] = None if missing else read(value, project.folder)
+    return Record(record.number, values)
 
 
 def _truth(project: Project, record: Record) -> tuple[Any, str | None]:
@@ -130,11 +143,17 @@ def _reason(project: Project, rows: Rows, record: Record) -> tuple[str, str] | N
     """What is wrong with a record, as (kind, sentence), or None."""
     if record.problem:
         return "unreadable", record.problem
-    for name in project.inputs:
+    there = [name for name in project.inputs if not is_missing(record.values.get(name))]
+    if not there:
+        names = ", ".join(map(repr, project.inputs))
+        return "empty", f"column {names} is empty" if len(project.inputs) == 1 else (
+            f"the columns {names} are all empty"
+        )
+    for name in there:
         if reason := _input_reason(project, rows, record, name):
             return reason
     for name in columns_wanted(project):
-        if _is_missing(record.values.get(name)):
+        if name not in project.inputs and is_missing(record.values.get(name)):
             return "missing value", f"column {name!r} has no value"
     return None
 
@@ -143,17 +162,10 @@ def _input_reason(
     project: Project, rows: Rows, record: Record, name: str
 ) -> tuple[str, str] | None:
     value = record.values.get(name)
-    if _is_missing(value):
-        return "empty", f"column {name!r} is empty"
     if isinstance(value, str) and len(value) > project.data.max_characters:
         raise _too_long(project, rows, record, name)
     problem = inputs.find(project.inputs[name].kind).check(value)
     return ("wrong input", f"column {name!r}: {problem}") if problem else None
-
-
-def _is_missing(value: Any) -> bool:
-    """Nothing, white space alone, or not a number."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _too_long(project: Project, rows: Rows, record: Record, name: str) -> TextTooLong:
@@ -165,9 +177,14 @@ def _too_long(project: Project, rows: Rows, record: Record, name: str) -> TextTo
 
 
 def _refuse_same(project: Project, found: Sorted) -> None:
-    """Refuse contradictory rows, all of them, and of exact duplicates all but the first."""
+    """Refuse contradictory rows, all of them, and of exact duplicates all but the first.
+
+    Rows of a table may well be equal, and differ in what they lead to.
+    """
+    if not _identifies(project):
+        return
     places = found.places()
-    texts = _texts(project, found.kept)
+    texts = _keys(project, found.kept)
     said = list(map(repr, found.truths))
     against = {}
     if targets.find(project.target.kind).contradicts:
@@ -195,7 +212,9 @@ def _require_rows(found: Sorted) -> None:
 
 def _near(project: Project, found: Sorted, events: Events) -> list[same.Alike]:
     """Near duplicates, refused where the project says so."""
-    keys = [same.normalised(text) for text in _texts(project, found.kept)]
+    if not _identifies(project):
+        return []
+    keys = [same.normalised(text) for text in _keys(project, found.kept)]
     alike = same.almost_equal(keys, events)
     if project.data.near_duplicates == "keep":
         return alike
@@ -212,14 +231,39 @@ def _parted(project: Project, found: Sorted) -> Parted:
     settings = project.data.split
     name = settings.by or settings.group or settings.time
     column = [record.values[name] for record in found.kept] if name else None
-    keys = [same.normalised(text) for text in _texts(project, found.kept)]
+    keys = [same.normalised(key) for key in _keys(project, found.kept)]
     target = targets.find(project.target.kind)
     return split(target.strata(found.truths), keys, settings, column)
 
 
-def _texts(project: Project, records: Sequence[Record]) -> list[str]:
-    """The input values of each record as one text."""
-    return ["\n".join(str(r.values[name]) for name in project.inputs) for r in records]
+def _identifies(project: Project) -> bool:
+    """Whether equal inputs make equal rows."""
+    return any(inputs.find(column.kind).identifies for column in project.inputs.values())
+
+
+def _keys(project: Project, records: Sequence[Record]) -> list[str]:
+    """What equal rows have in common: their input values, or, in a table, their place."""
+    kinds = {name: inputs.find(column.kind) for name, column in project.inputs.items()}
+    return [_key(kinds, record) for record in records]
+
+
+def _key(kinds: Mapping[str, inputs.Input], record: Record) -> str:
+    there = {name: kind for name, kind in kinds.items() if record.values[name] is not None}
+    if not any(kind.identifies for kind in there.values()):
+        return f"row {record.number}"
+    return "\n".join(kind.key(record.values[name]) for name, kind in there.items())
+
+
+def _told(project: Project, records: Sequence[Record]) -> dict[str, look.Told]:
+    """The input columns as the report tells them: values, and the words in them."""
+    told = {}
+    for name, column in project.inputs.items():
+        values = [record.values[name] for record in records]
+        words = inputs.find(column.kind).words
+        told[name] = look.Told(
+            column.kind, values, ["" if value is None else words(value) for value in values]
+        )
+    return told
 
 
 def _values(project: Project, records: Sequence[Record]) -> dict[str, list[Any]]:

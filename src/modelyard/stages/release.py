@@ -75,10 +75,10 @@ def _require(project: Project, facts: Facts, events: Events) -> None:
             f"There is no release, as [accept] does not hold for {', '.join(failed)}; the report "
             "says more."
         )
-    licence = str(facts.backbone["licence"])
-    if problem := licence_problem(project, licence):
+    licences = {str(each["name"]): str(each["licence"]) for each in facts.backbones}
+    if problem := licence_problem(project, licences):
         raise RequirementFailed(problem)
-    for doubt in licence_doubts(project, licence):
+    for doubt in licence_doubts(project, list(licences.values())):
         events(Warned(doubt))
 
 

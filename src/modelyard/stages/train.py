@@ -4,27 +4,31 @@ import json
 import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from modelyard import inputs, targets
-from modelyard.core import digest
-from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec
-from modelyard.core.errors import PairImpossible
+from modelyard.core.artefacts import ROW, ColumnState, Dataset, Model, ModelSpec
 from modelyard.core.events import Decided, Events
-from modelyard.core.project import Project
+from modelyard.core.project import InputColumn, Project
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
+from modelyard.inputs import networks
 from modelyard.models import backbones
-from modelyard.models.backbones import Backbone
+from modelyard.models.backbones import Backbone, Size
 from modelyard.models.schedule import epochs_for
-from modelyard.runtime.encoded import Encoded
+from modelyard.runtime.columns import Columns, Group
+from modelyard.runtime.encoded import Encoded, Ragged
 
+NOWHERE = Path("/nonexistent")
+TABLE_SIZE = Size(256, 1, 0)
 MEASURING_SECONDS = 0.05
 START_SECONDS = 10.0  # imports, loading, saving
 TOKENS_PER_CHARACTER = 0.25
@@ -39,28 +43,41 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of training and validation rows, and what was learned of it in training rows."""
+class Part:
+    """The rows of the training or the validation part, encoded, and their truths."""
 
-    name: str
-    kind: str
-    state: dict[str, Any]
-    training: Sequence[Any]
-    validation: Sequence[Any]
+    digests: NDArray[np.uint64]
+    encoded: Encoded
+    truths: list[Any]
 
-    def spec(self) -> ColumnState:
-        """The column as model.json has it."""
-        return ColumnState(column=self.name, kind=self.kind, state=self.state)
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned from: the model to be, its backbones by kind of input, and the rows."""
+
+    spec: ModelSpec
+    backbones: Mapping[str, Backbone]
+    training: Part
+    validation: Part
+
+    def folder_of(self, group: Group) -> Path:
+        """The backbone of a group; nowhere for one that is trained from nothing."""
+        chosen = self.backbones.get(group.kind)
+        return chosen.folder if chosen else NOWHERE
 
 
 def causes(project: Project) -> Mapping[str, str]:
-    """The digest of the backbone, without fetching it."""
-    return {"backbone": backbones.cause(_backbone_name(project), project.folder)}
+    """The digests of the backbones, without fetching them."""
+    return {
+        kind: backbones.cause(name, project.folder)
+        for kind, name in backbone_names(project).items()
+    }
 
 
 def estimate(project: Project, facts: RowFacts) -> Estimate:
     """Seconds, memory and disk, from the backbone's size and this machine's speed."""
-    size = backbones.size(_backbone_name(project), project.folder)
+    sizes = [backbones.size(n, project.folder) for n in backbone_names(project).values()]
+    size = sizes[0] if sizes else TABLE_SIZE
     options = project.train
     rows = facts.rows * (1 - project.data.split.test - project.data.split.validation)
     tokens = rows * min(MOST_TOKENS, 2 + facts.mean_characters * TOKENS_PER_CHARACTER)
@@ -91,81 +108,90 @@ def _operations_per_s() -> float:
 
 @stage(
     "train",
-    version="4",
+    version="5",
     reads=("inputs", "target", "backbone", "train"),
     gives=Model,
     causes=causes,
     estimate=estimate,
 )
 def train(project: Project, dataset: Dataset, draft: Draft, events: Events) -> None:
-    """Fine-tune the backbone on the training split; validation steers, test is never read."""
-    backbone = backbones.resolve(_backbone_name(project), events, project.folder)
+    """Fine-tune the backbones on the training split; validation steers, test is never read."""
+    found = {
+        kind: backbones.resolve(name, events, project.folder)
+        for kind, name in backbone_names(project).items()
+    }
     began = time.perf_counter()
-    source, answer = _columns(project, dataset, backbone)
-    network, state = _fit(project, backbone, source, answer, draft, events, began)
-    _write_network(network, source, answer, backbone, draft.out)
-    _write_facts(state, source, answer, backbone, draft.out)
+    lesson = _lesson(project, dataset, found)
+    network, state = _fit(project, lesson, draft, events, began)
+    _write_network(network, lesson, draft.out)
+    _write_facts(state, lesson, draft.out)
     draft.record.update(_measured(state, began))
 
 
-def _backbone_name(project: Project) -> str:
-    """The backbone chosen for the input's kind."""
-    [*_, (_, chosen)] = project.inputs.items()
-    return str(project.backbone.model_dump()[chosen.kind])
+def backbone_names(project: Project) -> dict[str, str]:
+    """The backbone chosen for each kind of input that has one."""
+    chosen = project.backbone.model_dump()
+    kinds = dict.fromkeys(column.kind for column in project.inputs.values())
+    return {kind: str(chosen[kind]) for kind in kinds if kind in chosen}
 
 
-def _columns(project: Project, dataset: Dataset, backbone: Backbone) -> tuple[Column, Column]:
-    """Input and target; what is learned of them is learned on the training split only."""
-    refuse_several_inputs(project)
-    [(name, chosen)] = project.inputs.items()
-    values, kept = (_values(dataset, part, name) for part in ("train", "validation"))
-    state = inputs.find(chosen.kind).learn(values, chosen.options, backbone.folder)
-    source = Column(name, chosen.kind, state, values, kept)
+def _lesson(project: Project, dataset: Dataset, found: Mapping[str, Backbone]) -> Lesson:
+    """Inputs and target; what is learned of them is learned on the training split only."""
     wanted = project.target
-    values, kept = (_values(dataset, part, wanted.column) for part in ("train", "validation"))
-    state = targets.find(wanted.kind).learn(values)
-    return source, Column(wanted.column, wanted.kind, state, values, kept)
+    names = [ROW, *project.inputs, wanted.column]
+    table, kept = (pq.read_table(dataset.part(p), columns=names) for p in ("train", "validation"))
+    sources = [
+        ColumnState(column=name, kind=chosen.kind, state=_learned(table, name, chosen, found))
+        for name, chosen in project.inputs.items()
+    ]
+    state = targets.find(wanted.kind).learn(table[wanted.column].to_pylist())
+    spec = ModelSpec(
+        inputs=sources, target=ColumnState(column=wanted.column, kind=wanted.kind, state=state)
+    )
+    folder = {kind: backbone.folder for kind, backbone in found.items()}
+    columns = Columns.open(sources, lambda g: folder.get(g.kind, NOWHERE), inputs.find)
+    training, validation = (_part(columns, spec, each) for each in (table, kept))
+    return Lesson(spec, found, training, validation)
 
 
-def refuse_several_inputs(project: Project) -> None:
-    """Raise PairImpossible where [inputs] names more than one column."""
-    if len(project.inputs) != 1:
-        raise PairImpossible(
-            f"A model takes one input column, and [inputs] names {len(project.inputs)} "
-            f"({', '.join(project.inputs)}); keep one of them."
-        )
+def _learned(
+    table: pa.Table, name: str, chosen: InputColumn, found: Mapping[str, Backbone]
+) -> dict[str, Any]:
+    folder = found[chosen.kind].folder if chosen.kind in found else NOWHERE
+    values = table[name].to_pylist()
+    return inputs.find(chosen.kind).learn(values, chosen.options, folder)
 
 
-def _values(dataset: Dataset, part: str, column: str) -> list[Any]:
-    values: list[Any] = pq.read_table(dataset.part(part), columns=[column])[column].to_pylist()
-    return values
+def _part(columns: Columns, spec: ModelSpec, table: pa.Table) -> Part:
+    values = {name: table[name].to_pylist() for name in columns.names}
+    return Part(
+        digests=inputs.row_digests(spec.inputs, values, table[ROW].to_pylist()),
+        encoded=columns.encode(values),
+        truths=table[spec.target.column].to_pylist(),
+    )
 
 
 def _fit(
-    project: Project,
-    backbone: Backbone,
-    source: Column,
-    answer: Column,
-    draft: Draft,
-    events: Events,
-    began: float,
+    project: Project, lesson: Lesson, draft: Draft, events: Events, began: float
 ) -> "tuple[Any, State]":
     """The trained network, and how the training went."""
     import torch
 
     from modelyard.models import training
 
-    kind, target = inputs.find(source.kind), targets.find(answer.kind)
-    encode = kind.encoder(source.state, backbone.folder)
-    rows, validation = encode(source.training), encode(source.validation)
+    spec = lesson.spec
+    target = targets.find(spec.target.kind)
+    rows, validation = lesson.training.encoded, lesson.validation.encoded
     _tell_windows(rows, events)
     torch.manual_seed(project.train.seed)
-    network = kind.network(backbone.folder, target.width(answer.state), project.train.dropout)
+    network = networks.make(
+        spec.inputs, lesson.folder_of, target.width(spec.target.state), project.train.dropout
+    )
     job = training.Job(
         network=network,
         training=rows,
-        task=_task(answer, validation, project.train.model_dump()),
-        tokens=_tokens(network.main_input_name, rows, validation),
+        task=_task(lesson, project.train.model_dump()),
+        tokens=_tokens(rows, validation),
         options=project.train,
         kept=draft.kept,
         events=events,
@@ -174,31 +200,36 @@ def _fit(
     return network, training.train(job)
 
 
-def _task(answer: Column, validation: Encoded, options: Mapping[str, Any]) -> "Task":
+def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
     import torch
 
     from modelyard.models.evaluation import Task
 
-    target, state = targets.find(answer.kind), answer.state
+    target, state = targets.find(lesson.spec.target.kind), lesson.spec.target.state
+    validation = lesson.validation
     truth, validation_truth = (
-        torch.from_numpy(target.truth(values, state))
-        for values in (answer.training, answer.validation)
+        torch.from_numpy(target.truth(part.truths, state)) for part in (lesson.training, validation)
     )
     return Task(
         losses=lambda outputs, truth: target.losses(outputs, truth, state, options),
         truth=truth,
-        validation=validation,
+        validation=validation.encoded,
         validation_truth=validation_truth,
-        score=lambda outputs: target.score(answer.validation, target.decode(outputs, state)),
+        score=lambda outputs: target.score(validation.truths, target.decode(outputs, state)),
         main=target.main,
     )
 
 
-def _tokens(name: str, *parts: Encoded) -> Any:
-    """Every number that occurs in an array of the pieces, in rising order."""
-    found = [piece[name] for part in parts for piece in part.pieces]
-    fills = np.array([part.fill[name] for part in parts], dtype=np.int64)
-    return np.unique(np.concatenate([*found, fills]))
+def _tokens(*parts: Encoded) -> dict[str, NDArray[np.int64]]:
+    """Every token that occurs in the pieces, in rising order, by the group that reads them."""
+    found = {}
+    for name in (n for n, array in parts[0].arrays.items() if isinstance(array, Ragged)):
+        arrays = [part.arrays[name] for part in parts]
+        tokens = [each.values for each in arrays if isinstance(each, Ragged)]
+        fills = [each.fill for each in arrays if isinstance(each, Ragged)]
+        used = np.unique(np.concatenate([*tokens, np.array(fills, dtype=np.int32)]))
+        found[name.rpartition(".")[0]] = used.astype(np.int64)
+    return found
 
 
 def _tell_windows(rows: Encoded, events: Events) -> None:
@@ -208,35 +239,38 @@ def _tell_windows(rows: Encoded, events: Events) -> None:
         events(Decided("windows", "outputs of a row's windows are averaged", why))
 
 
-def _write_network(
-    network: Any, source: Column, answer: Column, backbone: Backbone, out: Path
-) -> None:
-    """config.json and model.safetensors as transformers reads them, and the tokenizer."""
-    network.config.update(targets.find(answer.kind).config(answer.state))
-    network.config.name_or_path = backbone.name
-    network.save_pretrained(out)
-    inputs.find(source.kind).save_preprocessing(backbone.folder, source.state, out)
+def _write_network(network: Any, lesson: Lesson, out: Path) -> None:
+    """What transformers or this project reads the network from, and the tokenizers."""
+    from modelyard.models.fused import pretrained
+
+    answer = lesson.spec.target
+    for tower in pretrained(network):
+        tower.config.name_or_path = ", ".join(b.name for b in lesson.backbones.values())
+        if tower is network:  # its outputs are the target's
+            tower.config.update(targets.find(answer.kind).config(answer.state))
+    networks.save(network, lesson.spec.inputs, lesson.folder_of, out)
 
 
-def _write_facts(
-    state: "State", source: Column, answer: Column, backbone: Backbone, out: Path
-) -> None:
+def _write_facts(state: "State", lesson: Lesson, out: Path) -> None:
     """model.json, training.json and seen.npy."""
     from modelyard.models.training import history_of
 
-    spec = ModelSpec(inputs=[source.spec()], target=answer.spec())
-    (out / "model.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
-    facts = {
+    (out / "model.json").write_text(lesson.spec.model_dump_json(indent=1), encoding="utf-8")
+    facts = [_backbone_facts(backbone) for backbone in lesson.backbones.values()]
+    told = history_of(state, {"backbones": facts})
+    (out / "training.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    seen = np.concatenate([lesson.training.digests, lesson.validation.digests])
+    np.save(out / "seen.npy", np.unique(seen))
+
+
+def _backbone_facts(backbone: Backbone) -> dict[str, Any]:
+    return {
         "name": backbone.name,
         "licence": backbone.licence,
         "source": backbone.source,
         "digest": backbone.digest,
         "languages": list(backbone.languages),
     }
-    told = history_of(state, {"backbone": facts})
-    (out / "training.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    seen = [digest.row_digest([value]) for value in (*source.training, *source.validation)]
-    np.save(out / "seen.npy", np.unique(np.array(seen, dtype=np.uint64)))
 
 
 def _measured(state: "State", began: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ async function start() {
   at("fields").replaceChildren(...release.inputs.map(field));
   showExamples();
   showCurl();
-  at("fields").querySelector("textarea").focus();
+  controls()[0].focus();
 }
 
 function about() {
@@ -33,16 +33,36 @@ function about() {
 }
 
 function field(input, place) {
-  const label = element("label", { htmlFor: `field-${place}`, textContent: input.name });
+  const id = `field-${place}`;
+  const label = element("label", { htmlFor: id, textContent: input.name });
   const left = element("span", { className: "small muted", id: `left-${place}` });
-  const area = element("textarea", { id: `field-${place}`, rows: 3, autocomplete: "off" });
-  area.dataset.column = input.name;
-  area.setAttribute("aria-describedby", left.id);
-  area.placeholder = String(release.example[input.name] ?? "");
-  area.addEventListener("input", () => edited(area, left));
-  area.addEventListener("keydown", sendByKey);
+  const control = (kinds[input.kind] ?? kinds.text)(id);
+  Object.assign(control, { id, autocomplete: "off" });
+  control.dataset.column = input.name;
+  control.dataset.kind = input.kind;
+  control.setAttribute("aria-describedby", left.id);
+  control.placeholder = String(release.example[input.name] ?? "");
+  control.addEventListener("input", () => edited(control, left));
+  control.addEventListener("keydown", sendByKey);
   const name = element("div", { className: "name" }, label, left);
-  return element("div", { className: "field" }, name, area);
+  const list = element("datalist", { id: `${id}-values` }, ...options(input));
+  return element("div", { className: `field ${input.kind}` }, name, control, list);
+}
+
+// A control for each kind of input
+
+const kinds = {
+  text: () => element("textarea", { rows: release.inputs.length > 1 ? 2 : 3 }),
+  number: () => element("input", { type: "text", inputMode: "decimal" }),
+  category: (id) => {
+    const control = element("input", { type: "text" });
+    control.setAttribute("list", `${id}-values`);
+    return control;
+  },
+};
+
+function options(input) {
+  return input.values.map((value) => element("option", { value }));
 }
 
 function element(tag, properties, ...children) {
@@ -62,20 +82,27 @@ function showExamples() {
 }
 
 function useExample(row) {
-  for (const area of areas()) {
-    area.value = row[area.dataset.column] ?? "";
-    area.dispatchEvent(new Event("input"));
+  for (const control of controls()) {
+    control.value = row[control.dataset.column] ?? "";
+    control.dispatchEvent(new Event("input"));
   }
   send();
 }
 
 // Typing
 
-const areas = () => [...at("fields").querySelectorAll("textarea")];
+const controls = () => [...at("fields").querySelectorAll("[data-column]")];
 const length = (text) => [...text].length;
 
 function row() {
-  return Object.fromEntries(areas().map((area) => [area.dataset.column, area.value]));
+  return Object.fromEntries(controls().map((control) => [control.dataset.column, value(control)]));
+}
+
+function value(control) {
+  const text = control.value;
+  if (!text.trim() && release.inputs.length > 1) return null;
+  const amount = Number(text);
+  return control.dataset.kind === "number" && text.trim() && !Number.isNaN(amount) ? amount : text;
 }
 
 function edited(area, left) {
@@ -101,7 +128,7 @@ function path() {
 }
 
 function showCurl() {
-  const filled = areas().some((area) => area.value.trim());
+  const filled = controls().some((control) => control.value.trim());
   const body = JSON.stringify({ rows: [filled ? row() : release.example] });
   const quoted = `'${body.replaceAll("'", String.raw`'\''`)}'`;
   at("curl").textContent =
@@ -132,9 +159,10 @@ async function send() {
 }
 
 function complete() {
-  for (const area of areas()) {
+  const none = controls().every((control) => !control.value.trim());
+  for (const area of controls()) {
     const most = release.limits.max_characters;
-    const problem = !area.value.trim()
+    const problem = none
       ? words.empty(area.dataset.column)
       : length(area.value) > most && words.tooLong(number(most));
     if (problem) {

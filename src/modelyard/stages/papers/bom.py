@@ -24,11 +24,12 @@ def bill_of_materials(facts: Facts, files: Mapping[str, str]) -> Json:
     from cyclonedx.model.bom import Bom
     from cyclonedx.output.json import JsonV1Dot6
 
-    model, backbone, rows = _model(facts, files), _backbone(facts), _rows(facts)
+    model, rows = _model(facts, files), _rows(facts)
+    bases = [_backbone(each, f"{BACKBONE}-{n}") for n, each in enumerate(facts.backbones)]
     libraries = [_library(*each) for each in environment()["versions"].items()]
-    bom = Bom(components=[backbone, rows, *libraries])
+    bom = Bom(components=[*bases, rows, *libraries])
     bom.metadata.component = model
-    bom.register_dependency(model, [backbone, rows, *libraries])
+    bom.register_dependency(model, [*bases, rows, *libraries])
     written: Json = json.loads(JsonV1Dot6(bom).output_as_string())
     written["metadata"]["component"]["modelCard"] = model_card(facts)
     data = next(each for each in written["components"] if each["bom-ref"] == ROWS)
@@ -56,15 +57,16 @@ def _model(facts: Facts, files: Mapping[str, str]) -> "Component":
         bom_ref=MODEL,
         description=str(facts.report["headline"][0]),
         licenses=_licences(facts.project["release"]["license"]),
-        pedigree=Pedigree(ancestors=[_backbone(facts, "ancestor")]),
+        pedigree=Pedigree(
+            ancestors=[_backbone(each, f"ancestor-{n}") for n, each in enumerate(facts.backbones)]
+        ),
         components=parts,
     )
 
 
-def _backbone(facts: Facts, ref: str = BACKBONE) -> "Component":
+def _backbone(known: Json, ref: str) -> "Component":
     from cyclonedx.model.component import Component, ComponentType
 
-    known = facts.backbone
     return Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
         name=known["name"],
@@ -139,8 +141,8 @@ def model_card(facts: Facts) -> Json:
         "modelParameters": {
             "approach": {"type": "supervised"},
             "task": facts.pipeline or f"tell {facts.spec.target.column}",
-            "architectureFamily": str(facts.config["model_type"]),
-            "modelArchitecture": str(facts.config["architectures"][0]),
+            "architectureFamily": str(facts.config.get("model_type", "modelyard")),
+            "modelArchitecture": str(facts.config.get("architectures", ["Fused"])[0]),
             "datasets": [{"ref": ROWS}],
             "inputs": [{"format": f"{column}: {kind}"} for column, kind in wire.items()],
             "outputs": [{"format": f"{facts.spec.target.column}: {facts.spec.target.kind}"}],

@@ -62,7 +62,7 @@ def front_matter(facts: Facts) -> str:
         language=facts.languages or None,
         license=licence,
         license_name="not-stated" if licence == "other" else None,
-        base_model=_base_model(facts.backbone),
+        base_model=[name for name in map(_base_model, facts.backbones) if name] or None,
         pipeline_tag=facts.pipeline,
         library_name="transformers",
         tags=["modelyard", "onnx", *[each.kind for each in facts.spec.inputs]],
@@ -83,7 +83,7 @@ def _quality(measures: Iterable[Json]) -> list[Json]:
 
 
 def _what_it_is(facts: Facts) -> str:
-    backbone, spec = facts.backbone, facts.spec
+    spec = facts.spec
     columns = ", ".join(f"`{_plain(each.column)}` ({each.kind})" for each in spec.inputs)
     labels = [f"`{_plain(label)}`" for label in facts.labels]
     more = f" and {len(labels) - MOST_LABELS} more" if len(labels) > MOST_LABELS else ""
@@ -94,10 +94,19 @@ def _what_it_is(facts: Facts) -> str:
     )
     return (
         "## What it is\n\n"
-        f"A {facts.config['model_type']} network that was fine-tuned "
-        f"({facts.project['train']['method']}) from the backbone {_plain(backbone['name'])}. "
+        f"{_network(facts)} "
         f"It takes {columns} and answers `{_plain(spec.target.column)}`{one_of}."
     )
+
+
+def _network(facts: Facts) -> str:
+    names = " and ".join(_plain(each["name"]) for each in facts.backbones)
+    if not names:
+        return "A network for tables, trained from nothing."
+    form = f"A {facts.config['model_type']} network" if facts.config else "Networks"
+    was = "that was" if facts.config else "that were"
+    method = facts.project["train"]["method"]
+    return f"{form} {was} fine-tuned ({method}) from the backbone {names}."
 
 
 def _use(facts: Facts) -> str:
@@ -221,9 +230,15 @@ def _limits(facts: Facts) -> str:
         "- It was not examined for equal treatment of groups of people, nor for resistance to "
         "inputs made to mislead it.\n"
         f"- The figures are of `{facts.spec.graph}`, which `modelyard serve` runs. "
-        "`model.safetensors`, which transformers loads, has the weights in full precision, and "
-        f"its answers can differ slightly.{_chosen(facts.compression)}"
+        f"{_weights(facts)} in full precision, and its answers can differ slightly."
+        f"{_chosen(facts.compression)}"
     )
+
+
+def _weights(facts: Facts) -> str:
+    if facts.config:
+        return "`model.safetensors`, which transformers loads, has the weights"
+    return "The network that was trained, also in this folder, is"
 
 
 def _chosen(compression: Json) -> str:
@@ -262,14 +277,15 @@ def _auto_class(facts: Facts) -> str | None:
 
 
 def _licences(facts: Facts, project: Project) -> str:
-    backbone, terms = facts.backbone, facts.project["release"]
+    terms = facts.project["release"]
+    names = [f"- Backbone {_plain(b['name'])}: {_plain(b['licence'])}\n" for b in facts.backbones]
     told = (
         "## Licences\n\n"
         f"- This release: {_plain(terms['license'])}\n"
-        f"- Backbone {_plain(backbone['name'])}: {_plain(backbone['licence'])}\n"
+        f"{''.join(names)}"
         f"- Rows: {_plain(terms['rows_license'])}"
     )
-    doubts = licence_doubts(project, backbone["licence"])
+    doubts = licence_doubts(project, [each["licence"] for each in facts.backbones])
     return "\n\n".join([told, *map(_plain, doubts)])
 
 

@@ -29,21 +29,23 @@ class Facts:
     """Of the dataset, the model and the report."""
 
     @property
-    def backbone(self) -> Json:
-        """Name, licence, source and digest of what training started from."""
-        return dict(self.training["backbone"])
+    def backbones(self) -> list[Json]:
+        """Name, licence, source and digest of each network that training started from."""
+        return list(self.training["backbones"])
 
     @property
     def languages(self) -> list[str]:
         """The languages of the rows, as ISO 639 codes; of the backbone, where those are unknown."""
-        told = (self.report["data"] or {}).get("languages", {}).get("shares", [])
+        told = ((self.report["data"] or {}).get("languages") or {}).get("shares", [])
         common = [str(each["language"]) for each in told if each["share"] >= COMMON]
-        return [each for each in common if each != "other"] or list(self.backbone["languages"])
+        return [each for each in common if each != "other"] or [
+            language for each in self.backbones for language in each["languages"]
+        ]
 
     @property
     def labels(self) -> list[str]:
         """The labels the network knows, in its order; empty where it has none."""
-        return list(self.config.get("id2label", {}).values())
+        return list(self.spec.target.state.get("labels", ()))
 
     @property
     def pipeline(self) -> str | None:
@@ -59,12 +61,18 @@ def gather(project: Project, dataset: Dataset, model: Model, report: Report) -> 
     return Facts(
         project=shareable(project),
         spec=spec,
-        config=model.read_json("config.json"),
+        config=_config(model),
         training=model.read_json("training.json"),
         compression=model.read_json("compress.json"),
         report=public_report(report.read_json("report.json"), spec),
         manifests=[each.manifest for each in made_from if each.manifest],
     )
+
+
+def _config(model: Model) -> Json:
+    """The configuration that transformers reads, or nothing where the network is our own."""
+    found = "config.json" if (model.folder / "config.json").is_file() else None
+    return dict(model.read_json(found)) if found else {}
 
 
 def shareable(project: Project) -> Json:

@@ -19,7 +19,7 @@ def lineage(facts: Facts) -> Json:
                 "licence": facts.project["release"]["rows_license"],
                 **_outside(facts.manifests, "prepare"),
             },
-            "backbone": facts.backbone,
+            "backbones": facts.backbones,
         },
         "seeds": {
             "split": facts.project["data"]["split"]["seed"],
