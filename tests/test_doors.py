@@ -41,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("backbone.text=minilmm", "known name (minilm, m3e-small)"),
         ("backbone.text=~nobody/x y", "known name (minilm, m3e-small)"),
         ("data.split.test=0", "set it above 0"),
-        ("inputs.label=text", "one input column"),
+        ("inputs.label=text", "both an input and the target"),
         ('inputs.text={kind="text",windos=3}', "did you mean 'windows'?"),
         ('inputs.text={kind="text",windows="a"}', "got 'a'"),
     ],
@@ -104,8 +104,7 @@ def test_the_rows_are_no_place_for_the_answers(
 
 def _runtime() -> Any:
     return SimpleNamespace(
-        column="text",
-        problem=lambda row: None,
+        columns=SimpleNamespace(names=["text"], problem=lambda row: None),
         predict=lambda rows: [{"label": "bad", "score": 0.9}] * len(rows),
         answer_fields=("label", "score"),
     )

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tests.tiny import make_dataset, project_on
 
+from modelyard import targets
 from modelyard.core import digest
 from modelyard.core.artefacts import Dataset, Model
 from modelyard.core.errors import PairImpossible
@@ -230,12 +233,12 @@ def test_a_resumed_training_says_so(
     assert digest.of_folder(whole.folder) == digest.of_folder(again.folder)
 
 
-def test_two_inputs_are_refused(tmp_path: Path, dataset: Dataset, tiny_backbone: Path) -> None:
-    two = project_on(tiny_backbone).model_copy(
-        update={"inputs": dict.fromkeys("ab", project_on(tiny_backbone).inputs["text"])}
-    )
-    with pytest.raises(PairImpossible, match="a, b"):
-        trained(tmp_path, dataset, two)
+def test_what_is_told_by_tokens_takes_one_text_alone() -> None:
+    target: Any = SimpleNamespace(kind="spans", reads="tokens")
+    targets.refuse_pair(target, {"text": True})
+    for columns in ({"age": False}, {"text": True, "age": False}, {"a": True, "b": True}):
+        with pytest.raises(PairImpossible, match=", ".join(columns)):
+            targets.refuse_pair(target, columns)
 
 
 def test_the_estimate_grows_with_rows_and_follows_the_budget(tiny_backbone: Path) -> None:

@@ -43,15 +43,20 @@ def refuse_early(project: Project) -> None:
     from modelyard.models.backbones import KNOWN
     from modelyard.models.backbones import refuse_unknown as refuse_unknown_backbone
     from modelyard.stages.audit import known_limits, refuse_no_test
+    from modelyard.stages.prepare import refuse_names
     from modelyard.stages.train import backbone_names
 
+    refuse_names(project)
     for column in project.inputs.values():
         inputs.find(column.kind).options(column.options)
+    target = targets.find(project.target.kind)
+    has_tokens = {n: inputs.find(column.kind).has_tokens for n, column in project.inputs.items()}
+    targets.refuse_pair(target, has_tokens)
     refuse_no_test(project)
     names = list(backbone_names(project).values())
     for name in names:
         refuse_unknown_backbone(name, project.folder)
-    refuse_unknown(project.accept, known_limits(targets.find(project.target.kind)))
+    refuse_unknown(project.accept, known_limits(target))
     if problem := licence_problem(project, {n: KNOWN[n].licence for n in names if n in KNOWN}):
         raise RequirementFailed(problem)
 

@@ -41,6 +41,8 @@ class Input(Protocol):
     kind: str
     together: bool
     """Whether all columns of this kind are read by one network, which trains from nothing."""
+    has_tokens: bool
+    """Whether a network of it has outputs for each token, and not only for the whole value."""
     identifies: bool
     """Whether a value says all there is of its row: equal ones cannot have two truths."""
     blank: Any

@@ -30,6 +30,7 @@ class Category:
 
     kind = "category"
     together = True
+    has_tokens = False
     identifies = False
     blank = None
     datatype = "BYTES"

@@ -31,6 +31,7 @@ class Number:
 
     kind = "number"
     together = True
+    has_tokens = False
     identifies = False
     blank = None
     datatype = "FP64"

@@ -43,6 +43,7 @@ class Text:
 
     kind = "text"
     together = False
+    has_tokens = True
     identifies = True
     blank = ""
     datatype = "BYTES"

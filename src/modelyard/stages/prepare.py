@@ -68,7 +68,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 )
 def prepare(project: Project, draft: Draft, events: Events) -> None:
     """Write the parts, data-report.json, and refused.jsonl with what was left out and why."""
-    _refuse_names(project)
+    refuse_names(project)
     rows = read(project, events)
     found = _judged(project, rows)
     _refuse_same(project, found)
@@ -92,7 +92,8 @@ def prepare(project: Project, draft: Draft, events: Events) -> None:
     _tell(project, report, found, parted, events)
 
 
-def _refuse_names(project: Project) -> None:
+def refuse_names(project: Project) -> None:
+    """Raise SettingInvalid where a column's name stands twice or is taken."""
     target = project.target.column
     if target in project.inputs:
         raise SettingInvalid(

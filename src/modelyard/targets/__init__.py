@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from modelyard.core.errors import UnknownName
+from modelyard.core.errors import PairImpossible, UnknownName
 from modelyard.core.measure import Measure as Measure
 
 State = dict[str, Any]
@@ -39,6 +39,8 @@ class Target(Protocol):
     """The names of what `score` gives: a limit may stand on each."""
     chooses: str
     """How many of the labels it answers with: `one of`, or `any of`."""
+    reads: str
+    """What of the inputs it is told by: `rows`, or the `tokens` of one text."""
     contradicts: bool
     """Whether two rows with equal inputs and other answers cannot both be right."""
 
@@ -82,6 +84,19 @@ class Target(Protocol):
         self, name: str, features: Any, values: Sequence[Any], test_features: Any
     ) -> list[Baseline]:
         """The majority and a linear model on plain features, learned on the training split."""
+
+
+def refuse_pair(target: Target, columns: Mapping[str, bool]) -> None:
+    """Raise PairImpossible where a target is told by tokens, and no single column has such.
+
+    `columns` says of each input column whether it has tokens.
+    """
+    if target.reads == "tokens" and list(columns.values()) != [True]:
+        named = ", ".join(columns)
+        raise PairImpossible(
+            f"The target kind {target.kind!r} is told by the words of one text, and [inputs] names "
+            f"{named}; keep one column of kind text, or choose another target.kind."
+        )
 
 
 def find(kind: str) -> Target:

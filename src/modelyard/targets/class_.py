@@ -32,6 +32,7 @@ class Class:
     main = "accuracy"
     measures = ("accuracy", "macro_f1", "weighted_f1")
     chooses = "one of"
+    reads = "rows"
     contradicts = True
 
     def read(self, value: Any) -> str:

@@ -36,6 +36,7 @@ class Labels:
     main = "micro_f1"
     measures = ("micro_f1", "macro_f1", "exact_match")
     chooses = "any of"
+    reads = "rows"
     contradicts = True
 
     def read(self, value: Any) -> list[str]:
