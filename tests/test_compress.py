@@ -81,7 +81,7 @@ def exported(
     """A folder with both graphs, pieces, and what the network itself says of them."""
     network = tiny_network(request.param)
     pieces = random_pieces([9, 1, 30, 4, 4, 17, 2, 30], network.config.pad_token_id)
-    outputs = network_outputs(network, pieces, 3)
+    outputs = np.stack(network_outputs(network, pieces))
     folder = tmp_path_factory.mktemp(request.param)
     export(network, pieces.collate([0, 3]), pieces.ragged, folder / "fp32.onnx")
     quantize.quantize(folder / "fp32.onnx", folder / "int8.onnx")
@@ -134,7 +134,7 @@ def test_a_row_of_zeros_is_no_division_by_zero(tmp_path: Path) -> None:
     for weight in network.bert.embeddings.parameters():
         weight.data.zero_()
     pieces = random_pieces([5, 3], 0)
-    outputs = network_outputs(network, pieces, 3)
+    outputs = np.stack(network_outputs(network, pieces))
     export(network, pieces.collate([0, 1]), pieces.ragged, tmp_path / "fp32.onnx")
     quantize.quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
     np.testing.assert_allclose(Graph(tmp_path / "int8.onnx").outputs(pieces), outputs, atol=0.05)
@@ -186,7 +186,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Mode
     state = {"labels": LABELS, "counts": [1, 1]}
     network.config.update(targets.find("class").config(state))
     encoded = text.encoder(WINDOW, tiny_backbone)(TEXTS)
-    middle = np.median(network_outputs(network, encoded, 2), axis=0)
+    middle = np.median(network_outputs(network, encoded), axis=0)
     network.classifier.bias.data.sub_(torch.from_numpy(middle))
     text.save(network, [WINDOW], tiny_backbone, folder)
     spec = ModelSpec(
@@ -205,7 +205,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
     """Validation rows whose labels are what the network says, so that it makes no mistake."""
     encoded = inputs.find("text").encoder(WINDOW, model.folder)(TEXTS)
     network = inputs.find("text").network([], model.folder, 2, 0.0)
-    said = network_outputs(network, encoded, 2).argmax(axis=1)
+    said = np.stack(network_outputs(network, encoded)).argmax(axis=1)
     assert 5 < said.sum() < 55
     folder = tmp_path_factory.mktemp("dataset")
     rows = [{"text": text, "label": LABELS[n]} for text, n in zip(TEXTS, said, strict=True)]

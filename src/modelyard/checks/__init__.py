@@ -11,7 +11,10 @@ from typing import Any, cast
 
 from modelyard.core.measure import Measure
 
-NAMES = ("table", "labels_table", "confusion", "calibration", "mistakes")
+NAMES = (
+    *("table", "labels_table", "spans_table", "confusion", "calibration", "mistakes"),
+    "spans_mistakes",
+)
 Answers = Sequence[Mapping[str, Any]]
 
 

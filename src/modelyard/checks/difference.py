@@ -1,6 +1,6 @@
 """The paired difference: whether one model is better than another on the same rows."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -16,7 +16,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Difference:
-    """How much larger a measure is, with its 95 % interval: accuracy, or micro F1 of labels."""
+    """How much larger a measure is, with its 95 % interval: accuracy, or F1 of labels or spans."""
 
     value: float
     low: float
@@ -79,7 +79,32 @@ def labels_difference(
     (0.333, 'better', 50)
     """
     ours, theirs = (_counts(truth, answers) for answers in (first, second))
-    rows = len(truth)
+    return _of_counts(ours, theirs)
+
+
+def spans_difference(
+    truth: Sequence[Mapping[str, Any]], first: Answers, second: Answers
+) -> Difference:
+    """The difference in F1 of two models that found spans in the same rows (B,).
+
+    The interval is that of 1,000 bootstrap samples of the rows.
+    """
+    true = [set(map(_key, own["spans"])) for own in truth]
+    pairs = ([set(map(_key, own["spans"])) for own in answers] for answers in (first, second))
+    ours, theirs = (
+        np.array([(len(t & f), len(t) + len(f)) for t, f in zip(true, found, strict=True)])
+        for found in pairs
+    )
+    return _of_counts(ours, theirs)
+
+
+def _key(span: Mapping[str, Any]) -> tuple[int, int, str]:
+    return span["start"], span["end"], span["label"]
+
+
+def _of_counts(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> Difference:
+    """The difference in F1 from two models' counts (B, 2): found rightly, and so or found."""
+    rows = len(ours)
     drawn = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), RESAMPLES)
     low, high = np.quantile(_f1(drawn @ ours) - _f1(drawn @ theirs), [0.025, 0.975])
     exact = [counts[:, 0] * 2 == counts[:, 1] for counts in (ours, theirs)]
@@ -110,6 +135,7 @@ def _f1(counts: NDArray[Any]) -> NDArray[np.float64]:
 OF: dict[str, Callable[[Any, Answers, Answers], Difference]] = {
     "label": difference,
     "labels": labels_difference,
+    "spans": spans_difference,
 }
 """By the key of an answer that holds what is compared."""
 

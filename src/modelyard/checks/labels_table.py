@@ -1,6 +1,7 @@
 """The table for rows with several labels: precision, recall, F1 and support of each label."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,29 +21,29 @@ def labels_table(truth: Sequence[Sequence[str]], answers: Answers) -> Finding:
     found = [answer["labels"] for answer in answers]
     labels = sorted({label for own in (*truth, *found) for label in own})
     is_so, called = _has(truth, labels), _has(found, labels)
-    counts = np.stack([is_so * called, is_so, called])  # (3, B, C)
-    rows = len(truth)
+    told, _ = lines_of(labels, np.stack([is_so * called, is_so, called]))
+    return Finding((), {"rows": len(truth), **told})
+
+
+def lines_of(labels: Sequence[str], counts: Hits) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A table's lines from counts (3, B, C) of each row: found rightly, so, found.
+
+    The lines of classes and of averages, and the averages' figures by name.
+    """
+    rows = counts.shape[1]
     drawn = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), RESAMPLES)
     observed, resampled = counts.sum(1, keepdims=True), drawn @ counts
     of_all, of_samples = _averages(observed), _averages(resampled)
-    return Finding(
-        (),
-        {
-            "rows": rows,
-            "classes": [
-                class_row(label, *(int(count[0, number]) for count in observed))
-                for number, label in enumerate(labels)
-            ],
-            "averages": [
-                {
-                    "name": name,
-                    **resampled_figures(of_all[name][:, 0], of_samples[name], rows),
-                    "support": int(observed[1].sum()),
-                }
-                for name in of_all
-            ],
-        },
-    )
+    figures = {
+        name: resampled_figures(of_all[name][:, 0], of_samples[name], rows) for name in of_all
+    }
+    support = int(observed[1].sum())
+    classes = [
+        class_row(label, *(int(count[0, number]) for count in observed))
+        for number, label in enumerate(labels)
+    ]
+    averages = [{"name": name, **own, "support": support} for name, own in figures.items()]
+    return {"classes": classes, "averages": averages}, figures
 
 
 def _has(named: Sequence[Sequence[str]], labels: Sequence[str]) -> Hits:

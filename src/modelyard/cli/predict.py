@@ -1,4 +1,4 @@
-"""Predict a file of rows with a release: csv, tsv, jsonl or parquet, in and out."""
+"""Predict a file of rows with a release: csv, tsv, jsonl or parquet, in and out; or conll, in."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Files of rows: csv, tsv, jsonl and parquet, read and written in batches, told by suffix.
+"""Files of rows: csv, tsv, jsonl, parquet and conll, read in batches, told by suffix; and written.
 
 Needs the standard library and pyarrow, so that a serving environment has it; an encoding other
 than UTF-8 or UTF-16 is detected where charset-normalizer is installed.
@@ -17,11 +17,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from modelyard.core.errors import RowsEmpty, RowsMissing, RowsUnreadable, SettingInvalid
+from modelyard.data import conll
 from modelyard.data.encodings import Encoding, choose
 
 Row = Mapping[str, Any]
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SUFFIXES = ".csv, .tsv, .jsonl, .ndjson or .parquet"
+TAGGED = (".conll", ".bio", ".iob")
 PENDING_BATCHES = 16
 ALL_FIELDS, LINE = UNNAMED = ("(all fields)", "(line)")
 """Where a record with a problem keeps what has no column."""
@@ -48,6 +50,8 @@ class Opened:
     """What a record's number counts: line or row."""
     encoding: Encoding | None = None
     delimiter: str | None = None
+    tags: str | None = None
+    """The scheme of the tags, where the rows are tagged tokens."""
 
     def batches(self, batch_rows: int) -> Iterator[list[Record]]:
         """The records in batches, in their order."""
@@ -69,6 +73,9 @@ def open_rows(path: Path, encoding: str = "auto") -> Opened:
     chosen = choose(path, encoding)
     if suffix == ".jsonl":
         return Opened(_jsonl_records(path, chosen.name), "line", chosen)
+    if suffix in TAGGED:
+        form = conll.form_of(path, chosen.name)
+        return Opened(_tagged_records(path, chosen.name, form), "line", chosen, tags=form.scheme)
     delimiter = "\t" if suffix == ".tsv" else _delimiter(path, chosen.name)
     return Opened(_csv_records(path, chosen.name, delimiter), "line", chosen, delimiter)
 
@@ -76,10 +83,10 @@ def open_rows(path: Path, encoding: str = "auto") -> Opened:
 def form_of(path: Path) -> str:
     """The form that a file's suffix stands for; raises RowsUnreadable for one nobody knows."""
     suffix = path.suffix.lower().replace(".ndjson", ".jsonl")
-    if suffix not in (".csv", ".tsv", ".jsonl", ".parquet"):
+    if suffix not in (".csv", ".tsv", ".jsonl", ".parquet", *TAGGED):
         raise RowsUnreadable(
             f"{path} has the suffix {path.suffix or '(none)'}, which is no form of rows known "
-            f"here; save the rows as {SUFFIXES}."
+            f"here; save the rows as {SUFFIXES}, or tokens with their tags as {TAGGED[0]}."
         )
     return suffix
 
@@ -183,6 +190,14 @@ def _jsonl_record(number: int, line: str) -> Record:
         found = type(values).__name__
         return Record(number, {LINE: line[:1000]}, f"it is a JSON {found}, not an object")
     return Record(number, values)
+
+
+def _tagged_records(path: Path, encoding: str, form: conll.Form) -> Iterator[Record]:
+    for each in conll.sentences(path, encoding):
+        if each.problem:
+            yield Record(each.line, {LINE: " ".join(each.tokens)[:1000]}, each.problem)
+        else:
+            yield Record(each.line, conll.row_of(each, form))
 
 
 def _parquet_records(path: Path) -> Iterator[Record]:

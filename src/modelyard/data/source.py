@@ -75,6 +75,8 @@ def _tell(opened: Opened, data: Data, events: Events) -> None:
             events(Warned("Look at some texts; if letters are wrong, set data.encoding."))
     if opened.delimiter in (";", "|"):
         events(Decided("delimiter", repr(opened.delimiter), "the header line has no comma"))
+    if opened.tags:
+        events(Decided("tags", opened.tags, "the tags of the file are such"))
     if data.rows.startswith("hf://") and not hub.parse(data.rows).revision:
         events(Warned("The Hub dataset may change: pin it with @REVISION in data.rows."))
 

@@ -53,8 +53,13 @@ class Input(Protocol):
     def options(self, given: Mapping[str, Any]) -> Any:
         """What the project file has beside `kind`, checked; raises SettingInvalid."""
 
-    def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
-        """What has to be known of the training split to encode; plain JSON."""
+    def learn(
+        self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path, reads: str
+    ) -> State:
+        """What has to be known of the training split to encode; plain JSON.
+
+        `reads` is what a target reads of the network: `rows`, or `tokens` where it has such.
+        """
 
     def read(self, value: Any, beside: Path) -> Any:
         """A raw value as a Dataset keeps it; a relative path starts from `beside`.
@@ -77,6 +82,7 @@ class Input(Protocol):
     def network(self, states: Sequence[State], backbone: Path, width: int, dropout: float) -> Any:
         """A network from the arrays of columns with these states to (P, width).
 
+        Where `tokens` are read, it is one to (P, T, width).
         `backbone` is a pre-trained network's folder, or one that `save` wrote.
         """
 

@@ -39,7 +39,9 @@ class Category:
         """What stands beside `kind`, checked; raises SettingInvalid."""
         return options_of(Options, self.kind, given)
 
-    def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
+    def learn(
+        self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path, reads: str
+    ) -> State:
         """The values told apart, in sorted order.
 
         Rare ones share a code with those that no row has, so that what to make of these is learned.

@@ -40,7 +40,9 @@ class Number:
         """What stands beside `kind`, checked; raises SettingInvalid."""
         return options_of(Options, self.kind, given)
 
-    def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
+    def learn(
+        self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path, reads: str
+    ) -> State:
         """Median, scale, and the edges of bins that hold equally many values, in scales.
 
         The scale is that of a normal distribution with the same quartiles; where those are equal,

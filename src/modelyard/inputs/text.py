@@ -1,9 +1,10 @@
 """Text: a column of sentences or articles, in any language the backbone knows.
 
-A text longer than the window is read as several windows, whose outputs are averaged; up to
-`windows` of them are read.
+A text longer than the window is read as several windows, up to `windows` of them. Their outputs
+are averaged; or each token is answered for by one of them, where tokens are what is asked for.
 """
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
 from modelyard.core.errors import BackboneUnusable
-from modelyard.inputs import Encode, PlainFeatures, State, options_of
+from modelyard.inputs import Encode, PlainFeatures, State, options_of, shapes, windows
 from modelyard.runtime.encoded import Encoded, Ragged
 
 TOKENIZER_FILES = (
@@ -25,6 +26,12 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 CHUNK_ROWS = 4096
+CLASSES = {
+    "rows": "AutoModelForSequenceClassification",
+    "tokens": "AutoModelForTokenClassification",
+}
+WINDOWS = {"rows": 2, "tokens": 1000}
+"""How many windows of a long text are read: all of it where tokens are answered for."""
 NOT_BLANK = r"[^\s\u001c-\u001f\u0085]|\ufeff"
 """What str.strip leaves of a text, as ECMA 262 writes it: the two differ on what is a space."""
 CJK = (("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\u3040", "\u30ff"), ("\uac00", "\ud7af"))
@@ -35,7 +42,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     window_tokens: int = Field(256, ge=8, description="tokens read at once")
-    windows: int = Field(2, ge=1, description="windows of a long text that are read, at most")
+    windows: int | None = Field(
+        None, ge=1, description="windows of a long text that are read, at most; default: by target"
+    )
 
 
 class Text:
@@ -52,15 +61,19 @@ class Text:
         """What stands beside `kind`, checked; raises SettingInvalid."""
         return options_of(Options, "text", given)
 
-    def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
+    def learn(
+        self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path, reads: str
+    ) -> State:
         """The window's size and number; nothing else is learned from the values."""
         chosen = self.options(options)
-        tokenizer = _tokenizer(backbone)
-        window_tokens = min(chosen.window_tokens, _most_positions(backbone))
+        tokenizer, config = _tokenizer(backbone), _config(backbone)
+        able = reads == "tokens" and config.get("model_type") == "bert"
         return {
-            "window_tokens": window_tokens,
-            "windows": chosen.windows,
+            "window_tokens": min(chosen.window_tokens, _most_positions(config)),
+            "windows": chosen.windows or WINDOWS[reads],
             "pad_id": _pad_id(tokenizer),
+            "reads": reads,
+            "shapes": able and shapes.are_lost(tokenizer),
         }
 
     def read(self, value: Any, beside: Path) -> Any:
@@ -91,15 +104,20 @@ class Text:
         """A function from texts to pieces of `input_ids` and `attention_mask`."""
         tokenizer = _tokenizer(folder)
         tokenizer.no_padding()
-        tokenizer.enable_truncation(int(state["window_tokens"]), stride=0)
-        return partial(_encode, tokenizer, int(state["windows"]), int(state["pad_id"]))
+        window_tokens, most, pad_id = (state[n] for n in ("window_tokens", "windows", "pad_id"))
+        if state.get("reads") == "tokens":
+            tokenizer.enable_truncation(window_tokens, stride=windows.overlap(window_tokens))
+            return windows.Reader(tokenizer, window_tokens, most, pad_id, state["shapes"])
+        tokenizer.enable_truncation(window_tokens, stride=0)
+        return partial(_encode, tokenizer, most, pad_id)
 
     def network(self, states: Sequence[State], backbone: Path, width: int, dropout: float) -> Any:
-        """A transformers sequence classifier with `width` outputs and dropout in its layers.
+        """A transformers classifier with `width` outputs and dropout in its layers.
 
         Attention drops nothing: without dropout it runs in one fused kernel.
         """
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        import transformers
+        from transformers import AutoConfig
         from transformers.utils import logging
 
         logging.set_verbosity_error()
@@ -111,7 +129,12 @@ class Text:
         for name in ("hidden_dropout_prob", "classifier_dropout", "seq_classif_dropout"):
             if hasattr(config, name) or name == "classifier_dropout":
                 setattr(config, name, dropout)
-        return _loaded(AutoModelForSequenceClassification, backbone, config=config, dtype="float32")
+        reads = next((state["reads"] for state in states if "reads" in state), "rows")
+        auto = getattr(transformers, CLASSES[reads])
+        network = _loaded(auto, backbone, config=config, dtype="float32")
+        if any(state.get("shapes") for state in states):
+            shapes.read_shapes(network)
+        return network
 
     def save(self, network: Any, states: Sequence[State], backbone: Path, folder: Path) -> None:
         """config.json and model.safetensors as transformers reads them, and the tokenizer."""
@@ -152,8 +175,8 @@ def _loaded(auto: Any, backbone: Path, **given: Any) -> Any:
     except (KeyError, OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise BackboneUnusable(
-            f"transformers cannot load {backbone} as a sequence classifier ({reason}); choose "
-            "another backbone."
+            f"transformers cannot load {backbone} as a classifier ({reason}); choose another "
+            "backbone."
         ) from None
 
 
@@ -185,11 +208,14 @@ def _pad_id(tokenizer: Tokenizer) -> int:
     return 0
 
 
-def _most_positions(backbone: Path) -> int:
-    """How many tokens the network can place; RoBERTa and its kin keep two for themselves."""
-    import json
+def _config(backbone: Path) -> dict[str, Any]:
+    """The network's sizes, as transformers keeps them."""
+    found: dict[str, Any] = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
+    return found
 
-    config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
+
+def _most_positions(config: Mapping[str, Any]) -> int:
+    """How many tokens the network can place; RoBERTa and its kin keep two for themselves."""
     most = int(config.get("max_position_embeddings", 512))
     return most - 2 if most % 2 == 0 and most > 2 and most & (most - 1) else most
 

@@ -1,6 +1,10 @@
-"""What a network gives for rows: outputs pooled over each row's pieces, losses, measures."""
+"""What a network gives for rows: outputs pooled over each row's pieces, losses, measures.
 
-from collections.abc import Callable, Sequence
+A network that answers for tokens gives each piece outputs (T, C); those of a row's pieces stand
+end to end.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,24 +12,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from modelyard.core.measure import Measure
 from modelyard.models.batches import Indices, Part, Pieces, groups_by_length
 from modelyard.models.workers import Map
+
+LOSS_ROWS = 1024
+"""Rows whose losses are computed at once."""
+Truth = Callable[[Indices], NDArray[Any]]
+"""The truths of some rows (B, ...), or of their tokens, those of a row's windows end to end and
+padded to the longest row (B, T)."""
+ByPiece = Sequence[NDArray[np.float32]]
+"""Outputs of each piece (C,), or of its tokens (T, C)."""
 
 
 @dataclass(frozen=True)
 class Task:
     """What is to be learned, and how it is measured on validation rows.
 
-    `losses` gives the loss of each row (B,) from outputs (B, C) and truth (B,).
+    `losses` gives the loss of each row (B,) from outputs (B, C) and truths (B, ...), or, where
+    tokens have their own, from (B, T, C) and (B, T). `score` measures the validation rows.
     """
 
     losses: Callable[[Tensor, Tensor], Tensor]
-    truth: Tensor
+    truth: Truth
     validation: Pieces
-    validation_truth: Tensor
-    score: Callable[[NDArray[np.float32]], Sequence[Measure]]
+    validation_truth: Truth
+    score: Callable[[ByPiece], Sequence[Measure]]
     main: str
 
 
@@ -55,9 +69,33 @@ class Evaluation:
 
 
 def row_outputs(network: nn.Module, pieces: Pieces, part: Part) -> Tensor:
-    """Outputs of a part's rows (B, C)."""
-    outputs = torch.cat([piece_outputs(network, pieces, group) for group in part.groups])
-    return pooled(outputs, torch.from_numpy(part.row_of), len(part.rows))
+    """Outputs of a part's rows (B, C), or of their tokens (B, T, C)."""
+    outputs = [piece_outputs(network, pieces, group) for group in part.groups]
+    if outputs[0].dim() == 2:
+        return pooled(torch.cat(outputs), torch.from_numpy(part.row_of), len(part.rows))
+    return joined(outputs, pieces.lengths, part)
+
+
+def joined(outputs: Sequence[Tensor], lengths: Indices, part: Part) -> Tensor:
+    """Outputs of the tokens of a part's rows (B, T, C), from those of its groups (P, T, C)."""
+    tokens = torch.cat([each.flatten(0, 1) for each in outputs])  # (N, C)
+    pieces = np.concatenate(part.groups)
+    areas = np.concatenate(
+        [
+            np.full(len(group), each.shape[1])
+            for group, each in zip(part.groups, outputs, strict=True)
+        ]
+    )
+    starts = areas.cumsum() - areas
+    own: list[list[Indices]] = [[] for _ in part.rows]
+    for n in np.lexsort((pieces, part.row_of)):
+        own[part.row_of[n]].append(np.arange(starts[n], starts[n] + lengths[pieces[n]]))
+    places = [np.concatenate(each) for each in own]
+    index = np.full((len(places), max(map(len, places))), len(tokens))
+    for row, each in enumerate(places):
+        index[row, : len(each)] = each
+    padded = torch.cat([tokens, tokens.new_zeros(1, tokens.shape[1])])
+    return padded.index_select(0, torch.from_numpy(index).flatten()).view(*index.shape, -1)
 
 
 def pooled(outputs: Tensor, row_of: Tensor, rows: int) -> Tensor:
@@ -70,7 +108,7 @@ def pooled(outputs: Tensor, row_of: Tensor, rows: int) -> Tensor:
 
 
 def piece_outputs(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:
-    """Outputs of pieces (P, C); a mask that masks nothing is left out."""
+    """Outputs of pieces (P, C) or (P, T, C); a mask that masks nothing is left out."""
     arrays = {name: torch.from_numpy(array) for name, array in pieces.collate(group).items()}
     masks = [name for name in arrays if name.rpartition(".")[2] == "attention_mask"]
     for name in masks:
@@ -87,12 +125,35 @@ def evaluate(network: nn.Module, task: Task, side_by_side: Map) -> Evaluation:
     network.eval()
     groups = list(groups_by_length(np.arange(len(pieces.lengths)), pieces.lengths))
     found = side_by_side(lambda group: _measured(network, pieces, group), groups)
-    row_of = torch.from_numpy(pieces.row_of[np.concatenate(groups)])
-    outputs = pooled(torch.cat(found), row_of, pieces.rows)
     network.train()
-    return Evaluation(
-        float(task.losses(outputs, task.validation_truth).mean()), task.score(outputs.numpy())
-    )
+    outputs = by_piece(found, groups, pieces.lengths)
+    losses = torch.cat(list(_losses(task, outputs)))
+    return Evaluation(float(losses.mean()), task.score(outputs))
+
+
+def by_piece(outputs: Sequence[Tensor], groups: Sequence[Indices], lengths: Indices) -> ByPiece:
+    """Outputs of groups (P, C) or (P, T, C) as those of each piece, without what pads it."""
+    found = {
+        piece: own.numpy() if own.dim() == 1 else own[: lengths[piece]].numpy()
+        for group, some in zip(groups, outputs, strict=True)
+        for piece, own in zip(group.tolist(), some, strict=True)
+    }
+    return [found[piece] for piece in range(len(found))]
+
+
+def _losses(task: Task, outputs: ByPiece) -> Iterator[Tensor]:
+    """The losses of the validation rows, some of them at a time."""
+    row_of, rows = task.validation.row_of, task.validation.rows
+    first = np.searchsorted(row_of, np.arange(rows + 1))
+    for start in range(0, rows, LOSS_ROWS):
+        some = np.arange(start, min(start + LOSS_ROWS, rows))
+        own = [outputs[first[row] : first[row + 1]] for row in some]
+        if outputs[0].ndim == 1:
+            of_rows = torch.from_numpy(np.stack([np.mean(each, 0) for each in own]))
+        else:
+            tokens = [torch.from_numpy(np.concatenate(each)) for each in own]
+            of_rows = pad_sequence(tokens, batch_first=True)
+        yield task.losses(of_rows, torch.from_numpy(task.validation_truth(some)))
 
 
 def _measured(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:

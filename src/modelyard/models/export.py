@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modelyard.models.batches import Pieces, groups_by_length
-from modelyard.models.evaluation import piece_outputs
+from modelyard.models.evaluation import ByPiece, by_piece, piece_outputs
 from modelyard.models.first_token import read_first_token_only
 from modelyard.models.fused import pretrained
 
@@ -21,24 +21,23 @@ OPSET = 17
 """The newest opset with GELU spelled out, which ONNX Runtime joins with the bias before it."""
 
 
-def network_outputs(network: Any, pieces: Pieces, width: int) -> NDArray[np.float32]:
-    """A network's own outputs of pieces (P, C), in their order, as PyTorch computes them."""
+def network_outputs(network: Any, pieces: Pieces) -> ByPiece:
+    """A network's own outputs of each piece, in their order, as PyTorch computes them."""
     network.eval()
-    outputs = np.empty((len(pieces.lengths), width), dtype=np.float32)
+    groups = list(groups_by_length(np.arange(len(pieces.lengths)), pieces.lengths))
     with torch.inference_mode():
-        for group in groups_by_length(np.arange(len(outputs)), pieces.lengths):
-            outputs[group] = piece_outputs(network, pieces, group).numpy()
-    return outputs
+        found = [piece_outputs(network, pieces, group) for group in groups]
+    return by_piece(found, groups, pieces.lengths)
 
 
 def export(
     network: Any, example: Mapping[str, NDArray[np.generic]], ragged: Collection[str], file: Path
 ) -> None:
-    """Write a network as a graph from arrays, such as `example`, to `outputs` (P, C).
+    """Write a network as a graph from arrays, such as `example`, to `outputs`.
 
-    P is free in the graph, and so is T of what is as long as a piece (`ragged`). The same weights
-    give the same bytes. The network itself is changed: afterwards its last layer may compute the
-    first token only.
+    Those are (P, C), or (P, T, C) of a network that answers for tokens. P is free in the graph,
+    and so is T of what is as long as a piece (`ragged`). The same weights give the same bytes.
+    The network itself is changed: afterwards its last layer may compute the first token only.
     """
     network.eval()
     for tower in pretrained(network):
@@ -48,14 +47,17 @@ def export(
     axes = {name: {0: "pieces"} for name in example}
     for name in ragged:
         axes[name][1] = f"{name.rpartition('.')[0]}.tokens".lstrip(".")
+    wrapped = _Outputs(network, list(example)).eval()
+    arrays = tuple(torch.from_numpy(np.asarray(array)) for array in example.values())
     with torch.inference_mode(), _quiet():
+        by_token = {1: "tokens"} if wrapped(*arrays).dim() == 3 else {}
         torch.onnx.export(
-            _Outputs(network, list(example)).eval(),
-            tuple(torch.from_numpy(np.asarray(array)) for array in example.values()),
+            wrapped,
+            arrays,
             str(file),
             input_names=list(example),
             output_names=["outputs"],
-            dynamic_axes={**axes, "outputs": {0: "pieces"}},
+            dynamic_axes={**axes, "outputs": {0: "pieces", **by_token}},
             opset_version=OPSET,
             dynamo=False,
         )

@@ -2,7 +2,7 @@
 
 Three things differ from the plain network:
 - query, key and value of a layer are one matrix product;
-- in the last layer only the first token, which alone is read, is computed; its keys and values
+- where the first token alone is read, only it is computed in the last layer; its keys and values
   are folded into the query and the output, so that no product runs over all tokens;
 - a text whose outputs get no gradient costs nothing in the backward pass.
 """
@@ -17,6 +17,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from modelyard.models.dropout import factors
 
 CLASSIFIERS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
+TAGGERS = ("BertForTokenClassification", "RobertaForTokenClassification")
 PER_LAYER = 16
 NORMS = (8, 9, 14, 15)  # of a layer's weights, those of its norms
 SAVED = 13
@@ -25,7 +26,7 @@ aten = torch.ops.aten
 
 def is_possible(network: Any) -> bool:
     """Whether this network is known, computes GELU, and drops nothing within its attention."""
-    if type(network).__name__ not in CLASSIFIERS:
+    if type(network).__name__ not in (*CLASSIFIERS, *TAGGERS):
         return False
     config = network.config
     dropped = getattr(config, "attention_probs_dropout_prob", 0)
@@ -33,9 +34,9 @@ def is_possible(network: Any) -> bool:
 
 
 class FastBert(nn.Module):
-    """The network's outputs (P, C) from `input_ids` and `attention_mask` (P, T).
+    """The network's outputs (P, C), or (P, T, C) of a tagger, from arrays (P, T).
 
-    All layers but the last compute in `dtype`; weights and their gradients are fp32.
+    All layers whose every token is read compute in `dtype`; weights and their gradients are fp32.
     """
 
     dtype = torch.float32
@@ -48,26 +49,40 @@ class FastBert(nn.Module):
         self.epsilon = float(config.layer_norm_eps)
         self.dropout = float(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Outputs (P, C); no mask means that nothing is padded."""
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Outputs; no mask means that nothing is padded."""
         network: Any = self.network
         body = network.base_model
         mask = None if attention_mask is None else attention_mask[:, None, None].bool()
+        states = body.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)  # (P, T, W)
+        if type(network).__name__ in TAGGERS:
+            tagged: Tensor = network.classifier(
+                network.dropout(self._whole(body.encoder.layer, states, mask))
+            )
+            return tagged
         *most, last = body.encoder.layer
-        states = body.embeddings(input_ids=input_ids)  # (P, T, W)
-        weights = [weight for layer in most for weight in _weights(layer)]
-        if most:
-            apply: Any = _Layers.apply
-            dropped = self.dropout if self.training else 0.0
-            states = apply(
-                states.to(self.dtype), mask, self.heads, self.epsilon, dropped, *weights
-            ).float()
-        first = _first_token(last, states, mask, self.heads)  # (P, 1, W)
+        first = _first_token(last, self._whole(most, states, mask), mask, self.heads)  # (P, 1, W)
         if body.pooler is None:
             outputs: Tensor = network.classifier(first)
         else:
             outputs = network.classifier(network.dropout(body.pooler(first)))
         return outputs
+
+    def _whole(self, layers: Sequence[Any], states: Tensor, mask: Tensor | None) -> Tensor:
+        """The states (P, T, W) of all tokens after some layers."""
+        if not len(layers):
+            return states
+        apply: Any = _Layers.apply
+        weights = [weight for layer in layers for weight in _weights(layer)]
+        dropped = self.dropout if self.training else 0.0
+        after = apply(states.to(self.dtype), mask, self.heads, self.epsilon, dropped, *weights)
+        found: Tensor = after.float()
+        return found
 
 
 def _weights(layer: Any) -> list[Tensor]:
@@ -109,7 +124,7 @@ def _first_token(layer: Any, states: Tensor, mask: Tensor | None, heads: int) ->
 
 
 class _Layers(torch.autograd.Function):
-    """All layers but the last: states (P, T, W) in and out."""
+    """Layers of which every token is read: states (P, T, W) in and out."""
 
     @staticmethod
     def forward(

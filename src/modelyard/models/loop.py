@@ -234,11 +234,11 @@ def _gradients(
     weight = 1 / min(run.batches.batch_rows, run.batches.pieces.rows)
     with noise(run.recipe.seed, run.state.steps, number) as generator:
         outputs = row_outputs(run.network, run.batches.pieces, part)
-        losses = run.task.losses(outputs, run.task.truth[torch.from_numpy(part.rows)])
+        losses = run.task.losses(outputs, torch.from_numpy(run.task.truth(part.rows)))
         weights = torch.ones_like(losses)
         if run.recipe.sampled:
             [slopes] = torch.autograd.grad(losses.sum(), outputs, retain_graph=True)
-            weights = row_weights(slopes.norm(dim=1), generator)
+            weights = row_weights(slopes.flatten(1).norm(dim=1), generator)
         found = torch.autograd.grad((losses * weights).sum() * weight, moved, allow_unused=True)
     return Added(float(losses.detach().sum()), int(weights.count_nonzero())), found
 

@@ -41,7 +41,7 @@ class _Rewriting:
     def __init__(self, graph: GraphProto):
         self.graph = graph
         self.weights = {each.name: each for each in graph.initializer if len(each.dims) == 2}
-        self.outputs = {each.name for each in graph.output}
+        self.outputs = _outputs(graph)
         self.tokens: set[str] = set()
         self.add("int8.most", np.float32(MOST_VALUE))
         self.add("int8.one", np.float32(1))
@@ -126,6 +126,13 @@ class _Rewriting:
         yield make("Gather", [self.add(f"{table}.scales", scales), ids], [f"{out}.scale"])
         yield make("Cast", [f"{out}.int8"], [f"{out}.level"], to=onnx.TensorProto.FLOAT)
         yield make("Mul", [f"{out}.level", f"{out}.scale"], [out])
+
+
+def _outputs(graph: GraphProto) -> set[str]:
+    """The graph's outputs, and sums that become them when a bias is added."""
+    found = {each.name for each in graph.output}
+    added = [node for node in graph.node if node.op_type == "Add" and node.output[0] in found]
+    return found | {name for node in added for name in node.input}
 
 
 def _flag(node: NodeProto, name: str) -> bool:

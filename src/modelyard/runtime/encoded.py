@@ -1,7 +1,12 @@
-"""Rows made ready for a graph: pieces, and which row each piece belongs to."""
+"""Rows made ready for a graph: pieces, and which row each piece belongs to.
+
+And what a graph gives for them: outputs of each piece, or of each of its tokens, as outputs of
+rows.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +20,14 @@ Indices = NDArray[np.int64]
 class Ragged:
     """An array of its own length for each of P pieces, kept end to end.
 
-    `values` holds them all, `ends` (P,) says where each ends, `fill` pads them to one length.
+    `values` holds them all, `ends` (P,) says where each ends, `fill` pads whole numbers to one
+    length.
     `mask` names a second array, 1 where there is a value and 0 where there is none; "" for none.
     """
 
-    values: NDArray[np.int32]
+    values: NDArray[Any]
     ends: Indices
-    fill: int
+    fill: int = 0
     mask: str = ""
 
     @property
@@ -47,17 +53,52 @@ class Ragged:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where each token of P pieces stands in the text of its row.
+
+    `texts` (B,) are the rows' texts; `spans` holds the start and the end (T, 2) of each piece's
+    tokens, in characters. A token that stands for no characters, or for which another window of
+    its text answers, has the span (0, 0).
+    """
+
+    texts: Sequence[str]
+    spans: Ragged
+
+
+@dataclass(frozen=True)
+class TokenOutputs:
+    """Outputs (N, C) of the tokens of B texts, end to end, and where the tokens stand (N, 2).
+
+    Only tokens that stand for characters are among them, each once; `ends` (B,) says where each
+    text's end.
+    """
+
+    texts: Sequence[str]
+    spans: NDArray[np.int32]
+    values: NDArray[np.float32]
+    ends: Indices
+
+
+PieceOutputs = NDArray[np.float32] | Ragged
+"""Outputs (P, C) of pieces, or (T, C) of the tokens of each."""
+RowOutputs = NDArray[np.float32] | TokenOutputs
+"""Outputs (B, C) of rows, or of their tokens."""
+
+
+@dataclass(frozen=True)
 class Encoded:
     """B rows as P pieces; a long text has several pieces, most rows have one.
 
     `arrays` maps a graph input's name to one array (P, ...), or to a Ragged of P arrays (T,).
     `row_of` (P,) says which row a piece belongs to, in rising order, with at least one piece for
-    each row. `lengths` (P,) is what a piece costs, in tokens.
+    each row. `lengths` (P,) is what a piece costs, in tokens. `places` is there where tokens are
+    what is answered for.
     """
 
     arrays: Mapping[str, "Array | Ragged"]
     row_of: Indices
     lengths: Indices
+    places: Places | None = None
 
     @property
     def rows(self) -> int:
@@ -72,7 +113,8 @@ class Encoded:
     def take(self, indices: Indices) -> "Encoded":
         """The pieces at `indices`, each with the row it belongs to."""
         arrays = {name: _taken(array, indices) for name, array in self.arrays.items()}
-        return Encoded(arrays, self.row_of[indices], self.lengths[indices])
+        places = self.places and Places(self.places.texts, self.places.spans.take(indices))
+        return Encoded(arrays, self.row_of[indices], self.lengths[indices], places)
 
     def collate(self, indices: "Sequence[int] | Indices") -> Arrays:
         """The pieces at `indices` as arrays (P, T) or (P, ...), padded to the longest of them."""
@@ -169,6 +211,32 @@ def batches_by_length(
         if end == len(order) or full:
             yield order[start:end]
             start = end
+
+
+def of_pieces(outputs: Sequence[NDArray[np.float32]], width: int) -> PieceOutputs:
+    """Outputs of P pieces, each (C,) or (T, C), as outputs of all of them."""
+    if not outputs or outputs[0].ndim == 1:
+        return np.array(outputs, dtype=np.float32).reshape(-1, width)
+    return Ragged(np.concatenate(outputs), np.cumsum([len(own) for own in outputs]))
+
+
+def each_of(outputs: PieceOutputs) -> list[NDArray[np.float32]]:
+    """Outputs of all pieces as those of each: what `of_pieces` undoes."""
+    if isinstance(outputs, Ragged):
+        return np.split(outputs.values, outputs.ends[:-1])
+    return list(outputs)
+
+
+def of_rows(outputs: PieceOutputs, encoded: Encoded) -> RowOutputs:
+    """Outputs of pieces as outputs of the rows they belong to: means, or tokens end to end."""
+    if not isinstance(outputs, Ragged):
+        return pooled(outputs, encoded.row_of)
+    assert encoded.places is not None
+    texts, spans = encoded.places.texts[: encoded.rows], encoded.places.spans.values
+    stands = spans[:, 1] > spans[:, 0]
+    row_of = np.repeat(encoded.row_of, encoded.lengths)[stands]
+    ends = np.bincount(row_of, minlength=encoded.rows).cumsum()
+    return TokenOutputs(texts, spans[stands], outputs.values[stands], ends)
 
 
 def pooled(outputs: NDArray[np.float32], row_of: Indices) -> NDArray[np.float32]:

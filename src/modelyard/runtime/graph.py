@@ -9,18 +9,26 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from modelyard.runtime.encoded import Arrays, Encoded, batches_by_length
+from modelyard.runtime.encoded import (
+    Arrays,
+    Encoded,
+    PieceOutputs,
+    batches_by_length,
+    of_pieces,
+)
 
 BUDGET_TOKENS = 2048
 """Tokens of a batch that `run` takes at once without much memory."""
 SHARE_TOKENS = 512
 """Tokens that one thread takes at once."""
 Outputs = NDArray[np.float32]
+"""Of a batch: (P, C), or (P, T, C) where a graph answers for tokens."""
 
 
 class Graph:
@@ -40,26 +48,31 @@ class Graph:
         self.input_names = [each.name for each in self._session.get_inputs()]
         self.width = int(self._session.get_outputs()[0].shape[-1])
 
-    def run(self, encoded: Encoded) -> Outputs:
-        """One batch of pieces of like length: outputs (P, C), shared out among the threads."""
+    def run(self, encoded: Encoded) -> PieceOutputs:
+        """One batch of pieces of like length: their outputs, shared out among the threads."""
         shares = list(_shares(encoded, self.threads))
         if len(shares) == 1:
-            return self._run(encoded.whole())
-        return np.concatenate(
-            list(self._pool.map(lambda share: self._run(encoded.collate(share)), shares))
-        )
+            return of_pieces(self._each(encoded), self.width)
+        found = self._pool.map(lambda share: self._each(encoded.take(share)), shares)
+        return of_pieces([own for outputs in found for own in outputs], self.width)
 
-    def outputs(self, encoded: Encoded, budget_tokens: int = SHARE_TOKENS) -> Outputs:
-        """All pieces, batched by length with little padding: outputs (P, C) in their order."""
-        outputs = np.empty((len(encoded.lengths), self.width), dtype=np.float32)
-
-        def fill(indices: NDArray[np.int64]) -> None:
-            outputs[indices] = self._run(encoded.collate(indices))
-
+    def outputs(self, encoded: Encoded, budget_tokens: int = SHARE_TOKENS) -> PieceOutputs:
+        """All pieces, batched by length with little padding: their outputs, in their order."""
         budget = min(budget_tokens, int(encoded.lengths.sum()) // self.threads + 1)
-        for _ in self._pool.map(fill, batches_by_length(encoded.lengths, budget)):
-            pass
-        return outputs
+        batches = list(batches_by_length(encoded.lengths, budget))
+        found = self._pool.map(lambda some: self._each(encoded.take(some)), batches)
+        in_order: list[Any] = [None] * len(encoded.lengths)
+        for some, outputs in zip(batches, found, strict=True):
+            for index, own in zip(some.tolist(), outputs, strict=True):
+                in_order[index] = own
+        return of_pieces(in_order, self.width)
+
+    def _each(self, encoded: Encoded) -> list[Outputs]:
+        """The outputs of each piece of a batch: (C,), or (T, C) of its own tokens."""
+        found = self._run(encoded.whole())
+        if found.ndim == 2:
+            return list(found)
+        return [own[:length] for own, length in zip(found, encoded.lengths.tolist(), strict=True)]
 
     def _run(self, arrays: Arrays) -> Outputs:
         wanted = {name: arrays[name] for name in self.input_names}

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from modelyard.core.artefacts import Model, ModelSpec
 from modelyard.runtime.columns import Columns, Encodes, Row
-from modelyard.runtime.encoded import Encoded, pooled
+from modelyard.runtime.encoded import Encoded, RowOutputs, of_rows
 from modelyard.runtime.graph import Graph
 
 PART_ROWS = 4096
@@ -25,8 +23,8 @@ class Decodes(Protocol):
     def wire(self) -> type[BaseModel]:
         """An answer's fields."""
 
-    def decode(self, outputs: NDArray[np.float32], state: dict[str, Any]) -> list[Answer]:
-        """Outputs (B, C) as B answers."""
+    def decode(self, outputs: Any, state: dict[str, Any]) -> list[Answer]:
+        """Outputs of B rows as B answers."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Runtime:
     spec: ModelSpec
     graph: Graph
     columns: Columns
-    decode_outputs: Callable[[NDArray[np.float32], dict[str, Any]], list[Answer]]
+    decode_outputs: Callable[[Any, dict[str, Any]], list[Answer]]
     answer_fields: tuple[str, ...]
 
     @classmethod
@@ -62,12 +60,12 @@ class Runtime:
         """Rows as pieces; any thread may do this. Raises ColumnMissing, RequestInvalid."""
         return self.columns.encode(self.columns.values(rows))
 
-    def outputs(self, encoded: Encoded) -> NDArray[np.float32]:
-        """Outputs (B, C) of encoded rows, pooled over each row's pieces."""
-        return pooled(self.graph.outputs(encoded), encoded.row_of)
+    def outputs(self, encoded: Encoded) -> RowOutputs:
+        """Outputs of encoded rows: pooled over each row's pieces, or of all its tokens."""
+        return of_rows(self.graph.outputs(encoded), encoded)
 
-    def decode(self, outputs: NDArray[np.float32]) -> list[Answer]:
-        """Outputs (B, C) as answers."""
+    def decode(self, outputs: RowOutputs) -> list[Answer]:
+        """Outputs of rows as answers."""
         return self.decode_outputs(outputs, self.spec.target.state)
 
     def predict(self, rows: Sequence[Row]) -> list[Answer]:

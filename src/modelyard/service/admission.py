@@ -13,7 +13,7 @@ from typing import Any
 
 from modelyard.core.errors import RequestInvalid, RequestTooLarge, ServiceBusy
 from modelyard.core.project import Serve
-from modelyard.runtime.encoded import pooled
+from modelyard.runtime.encoded import TokenOutputs, of_rows
 from modelyard.runtime.runtime import Answer, Runtime
 from modelyard.service.batcher import Batcher
 from modelyard.service.bodies import off_loop
@@ -63,9 +63,9 @@ class Admission:
             loop = asyncio.get_running_loop()
             encoded = await loop.run_in_executor(self._workers, self._runtime.encode, rows)
             outputs = await self._batcher.outputs(encoded)
-            rows_outputs = pooled(outputs, encoded.row_of)
-            size = BYTES_IN_JSON * rows_outputs.size
-            answers = await off_loop(size, self._runtime.decode, rows_outputs)
+            found = of_rows(outputs, encoded)
+            numbers = found.values if isinstance(found, TokenOutputs) else found
+            answers = await off_loop(BYTES_IN_JSON * numbers.size, self._runtime.decode, found)
             ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
             return answers, ticket.usage
 

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.core.errors import ServiceBusy
-from modelyard.runtime.encoded import Encoded, one_after_the_other
+from modelyard.runtime.encoded import (
+    Encoded,
+    PieceOutputs,
+    each_of,
+    of_pieces,
+    one_after_the_other,
+)
 from modelyard.runtime.graph import BUDGET_TOKENS, Graph
 from modelyard.service.metrics import Metrics
 
@@ -28,11 +34,11 @@ SLACK_TOKENS = 16
 
 @dataclass(eq=False)
 class Job:
-    """One request's pieces, and the outputs (P, C) that come in batch by batch."""
+    """One request's pieces, and the outputs of each that come in batch by batch."""
 
     encoded: Encoded
-    outputs: Outputs
-    done: asyncio.Future[Outputs]
+    outputs: list[Outputs]
+    done: asyncio.Future[PieceOutputs]
     waiting: int
     unfinished: int
     since: float = field(default_factory=time.monotonic)
@@ -68,8 +74,8 @@ class Batcher:
         self._pump: asyncio.Task[None] | None = None
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="graph")
 
-    async def outputs(self, encoded: Encoded) -> Outputs:
-        """Outputs (P, C) of pieces, in their order; raises ServiceBusy.
+    async def outputs(self, encoded: Encoded) -> PieceOutputs:
+        """Outputs of pieces, in their order; raises ServiceBusy.
 
         Cancelling it takes the pieces that still wait out of the queue.
         """
@@ -96,8 +102,8 @@ class Batcher:
             )
         count = len(encoded.lengths)
         done = asyncio.get_running_loop().create_future()
-        outputs = np.empty((count, self._graph.width), np.float32)
-        job = Job(encoded, outputs, done, waiting=count, unfinished=count)
+        none = np.empty(0, np.float32)
+        job = Job(encoded, [none] * count, done, waiting=count, unfinished=count)
         for index, length in enumerate(encoded.lengths.tolist()):
             self._number += 1
             piece = Piece(job, index, length, self._number)
@@ -157,7 +163,7 @@ class Batcher:
         job = batch[0].job
         if error is None:
             self._metrics.batch_ran([piece.length for piece in batch])
-            _hand_out(batch, run.result())
+            _hand_out(batch, run.result(), self._graph.width)
         elif alone and not job.done.done():
             job.done.set_exception(error)
         return error is None
@@ -182,8 +188,8 @@ def _nearest(length: int) -> int:
     return length - max(SLACK_TOKENS, length // 4)
 
 
-def _run(graph: Graph, batch: list[Piece]) -> Outputs:
-    """Outputs (P, C) in the order of the batch."""
+def _run(graph: Graph, batch: list[Piece]) -> list[Outputs]:
+    """The outputs of each piece, in the order of the batch."""
     by_job: dict[Job, list[int]] = {}
     for place, piece in enumerate(batch):
         by_job.setdefault(piece.job, []).append(place)
@@ -191,16 +197,15 @@ def _run(graph: Graph, batch: list[Piece]) -> Outputs:
         job.encoded.take(np.array([batch[place].index for place in places]))
         for job, places in by_job.items()
     ]
-    found = graph.run(one_after_the_other(parts))
-    outputs = np.empty_like(found)
-    outputs[[place for places in by_job.values() for place in places]] = found
-    return outputs
+    found = each_of(graph.run(one_after_the_other(parts)))
+    order = [place for places in by_job.values() for place in places]
+    return [own for _, own in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
 
-def _hand_out(batch: list[Piece], outputs: Outputs) -> None:
+def _hand_out(batch: list[Piece], outputs: list[Outputs], width: int) -> None:
     for piece, output in zip(batch, outputs, strict=True):
         job = piece.job
         job.outputs[piece.index] = output
         job.unfinished -= 1
         if not job.unfinished and not job.done.done():
-            job.done.set_result(job.outputs)
+            job.done.set_result(of_pieces(job.outputs, width))

@@ -157,11 +157,13 @@ def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
     learned_from = pq.read_table(dataset.part("train"), columns=[*names, column])
     features = PlainTable(sources)
     learned = features.fit_transform({name: learned_from[name].to_pylist() for name in names})
+    test_values = {name: [row[name] for row in rows] for name in names}
     return targets.find(model.spec.target.kind).baselines(
         features.name,
         learned,
         learned_from[column].to_pylist(),
-        features.transform({name: [row[name] for row in rows] for name in names}),
+        features.transform(test_values),
+        test_values,
     )
 
 

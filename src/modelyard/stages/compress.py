@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from modelyard import inputs, targets
 from modelyard.core.artefacts import Dataset, Model
@@ -23,7 +22,7 @@ from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.inputs import networks
 from modelyard.runtime.columns import Columns
-from modelyard.runtime.encoded import Encoded, pooled
+from modelyard.runtime.encoded import Encoded, RowOutputs, of_pieces, of_rows
 from modelyard.runtime.graph import Graph
 
 GRAPH = "graph.onnx"
@@ -32,7 +31,6 @@ TIMED_ROWS = 128
 TIMED_TURNS = 3
 ROUNDING = 1e-9  # a loss of one hundredth is 0.010000000000000009 as a difference of floats
 Answer = Mapping[str, Any]
-Outputs = NDArray[np.float32]
 
 
 def _share(source: Path, target: Path) -> None:
@@ -61,7 +59,7 @@ class CheckedRows:
 
     encoded: Encoded
     truth: Sequence[Any]
-    answers: Callable[[Outputs], Sequence[Answer]]
+    answers: Callable[[RowOutputs], Sequence[Answer]]
     main: Callable[[Sequence[Any], Sequence[Answer]], Measure]
 
 
@@ -148,12 +146,12 @@ def _exported(model: Model, rows: CheckedRows, draft: Draft, events: Events) -> 
     events(Progress("reading the network's own answers", 0, 1))
     width = targets.find(answer.kind).width(answer.state)
     network = networks.load(sources, model.folder, width)
-    outputs = network_outputs(network, rows.encoded, width)
+    outputs = of_pieces(network_outputs(network, rows.encoded), width)
     events(Progress("exporting the graph", 0, 1))
     examples = {each.column: [inputs.find(each.kind).example()] * 2 for each in sources}
     example = _columns(model).encode(examples)
     export(network, example.collate([0, 1]), example.ragged, draft.kept / "plain.onnx")
-    return rows.answers(pooled(outputs, rows.encoded.row_of))
+    return rows.answers(of_rows(outputs, rows.encoded))
 
 
 def _climbed(name: str, draft: Draft) -> Path:
@@ -172,7 +170,7 @@ def _checked(
     own = rows.main(rows.truth, original)
     for done, (name, file) in enumerate(files.items()):
         events(Progress("checking the graphs", done, len(files), "graphs"))
-        found = rows.answers(pooled(Graph(file).outputs(rows.encoded), rows.encoded.row_of))
+        found = rows.answers(of_rows(Graph(file).outputs(rows.encoded), rows.encoded))
         measure = rows.main(rows.truth, found)
         sign = 1 if measure.higher_is_better else -1
         yield Rung(
@@ -187,26 +185,36 @@ def _checked(
 
 def _agreement(first: Sequence[Answer], second: Sequence[Answer]) -> float:
     """The share of answers that are equal but for their scores."""
-    equal = sum(_said(a) == _said(b) for a, b in zip(first, second, strict=True))
+    equal = sum(bool(_said(a) == _said(b)) for a, b in zip(first, second, strict=True))
     return equal / len(first)
 
 
-def _said(answer: Answer) -> dict[str, Any]:
-    return {name: value for name, value in answer.items() if not list(_scores(value))}
+def _said(value: Any) -> Any:
+    """An answer, or a part of it, with 0 for each of its scores."""
+    if isinstance(value, float):
+        return 0.0
+    if isinstance(value, Mapping):
+        return {name: _said(inner) for name, inner in value.items()}
+    return [_said(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _scores(value: Any) -> Iterator[float]:
     """Every score within an answer, in order."""
     if isinstance(value, float):
         yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _scores(inner)
 
 
 def _largest_difference(first: Sequence[Answer], second: Sequence[Answer]) -> float:
-    pairs = (zip(_scores(a), _scores(b), strict=True) for a, b in zip(first, second, strict=True))
-    return max(abs(a - b) for pair in pairs for a, b in pair)
+    """Between scores of answers that have as many."""
+    found = [0.0]
+    for pair in zip(first, second, strict=True):
+        ours, theirs = (list(_scores(answer)) for answer in pair)
+        if len(ours) == len(theirs):
+            found += [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+    return max(found)
 
 
 def _choice(rungs: Sequence[Rung], wanted: str, max_loss: float) -> tuple[str, str]:

@@ -134,8 +134,9 @@ def _read(project: Project, record: Record) -> Record:
 def _truth(project: Project, record: Record) -> tuple[Any, str | None]:
     """The target's value as the Dataset keeps it, or what is wrong with it."""
     column = project.target.column
+    values = {name: record.values[name] for name in project.inputs}
     try:
-        return targets.find(project.target.kind).read(record.values[column]), None
+        return targets.find(project.target.kind).read(record.values[column], values), None
     except ValueError as error:
         return None, f"column {column!r} {error}"
 

@@ -4,7 +4,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ROW, ColumnState, Dataset, Model, ModelSpec
 from modelyard.core.events import Decided, Events
+from modelyard.core.measure import Measure
 from modelyard.core.project import InputColumn, Project
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
@@ -25,7 +26,7 @@ from modelyard.models import backbones
 from modelyard.models.backbones import Backbone, Size
 from modelyard.models.schedule import epochs_for
 from modelyard.runtime.columns import Columns, Group
-from modelyard.runtime.encoded import Encoded, Ragged
+from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
 
 NOWHERE = Path("/nonexistent")
 TABLE_SIZE = Size(256, 1, 0)
@@ -38,7 +39,7 @@ EPOCH_IN_FORWARDS = 3.2  # forward, a backward pass, evaluation
 USED_SHARE = 0.6  # of the speed of plain matrix products
 
 if TYPE_CHECKING:
-    from modelyard.models.evaluation import Task
+    from modelyard.models.evaluation import ByPiece, Task, Truth
     from modelyard.models.loop import State
 
 
@@ -140,11 +141,16 @@ def _lesson(project: Project, dataset: Dataset, found: Mapping[str, Backbone]) -
     wanted = project.target
     names = [ROW, *project.inputs, wanted.column]
     table, kept = (pq.read_table(dataset.part(p), columns=names) for p in ("train", "validation"))
+    target = targets.find(wanted.kind)
     sources = [
-        ColumnState(column=name, kind=chosen.kind, state=_learned(table, name, chosen, found))
+        ColumnState(
+            column=name,
+            kind=chosen.kind,
+            state=_learned(table, name, chosen, found, target.reads),
+        )
         for name, chosen in project.inputs.items()
     ]
-    state = targets.find(wanted.kind).learn(table[wanted.column].to_pylist())
+    state = target.learn(table[wanted.column].to_pylist())
     spec = ModelSpec(
         inputs=sources, target=ColumnState(column=wanted.column, kind=wanted.kind, state=state)
     )
@@ -155,11 +161,11 @@ def _lesson(project: Project, dataset: Dataset, found: Mapping[str, Backbone]) -
 
 
 def _learned(
-    table: pa.Table, name: str, chosen: InputColumn, found: Mapping[str, Backbone]
+    table: pa.Table, name: str, chosen: InputColumn, found: Mapping[str, Backbone], reads: str
 ) -> dict[str, Any]:
     folder = found[chosen.kind].folder if chosen.kind in found else NOWHERE
     values = table[name].to_pylist()
-    return inputs.find(chosen.kind).learn(values, chosen.options, folder)
+    return inputs.find(chosen.kind).learn(values, chosen.options, folder, reads)
 
 
 def _part(columns: Columns, spec: ModelSpec, table: pa.Table) -> Part:
@@ -201,29 +207,39 @@ def _fit(
 
 
 def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
-    import torch
-
     from modelyard.models.evaluation import Task
 
     target, state = targets.find(lesson.spec.target.kind), lesson.spec.target.state
-    validation = lesson.validation
-    truth, validation_truth = (
-        torch.from_numpy(target.truth(part.truths, state)) for part in (lesson.training, validation)
-    )
+    validation, width = lesson.validation, target.width(state)
+
+    def score(outputs: "ByPiece") -> Sequence[Measure]:
+        found = of_rows(of_pieces(outputs, width), validation.encoded)
+        return target.score(validation.truths, target.decode(found, state))
+
     return Task(
         losses=lambda outputs, truth: target.losses(outputs, truth, state, options),
-        truth=truth,
+        truth=_truth(lesson.training, lesson.spec),
         validation=validation.encoded,
-        validation_truth=validation_truth,
-        score=lambda outputs: target.score(validation.truths, target.decode(outputs, state)),
+        validation_truth=_truth(validation, lesson.spec),
+        score=score,
         main=target.main,
     )
+
+
+def _truth(part: Part, spec: ModelSpec) -> "Truth":
+    """What gives the truths of some of a part's rows."""
+    target = targets.find(spec.target.kind)
+    truth = target.truth(part.truths, spec.target.state, part.encoded)
+    if isinstance(truth, Ragged):
+        return lambda rows: truth.take(rows).padded()[0]
+    return lambda rows: truth[rows]
 
 
 def _tokens(*parts: Encoded) -> dict[str, NDArray[np.int64]]:
     """Every token that occurs in the pieces, in rising order, by the group that reads them."""
     found = {}
-    for name in (n for n, array in parts[0].arrays.items() if isinstance(array, Ragged)):
+    masked = (n for n, a in parts[0].arrays.items() if isinstance(a, Ragged) and a.mask)
+    for name in masked:
         arrays = [part.arrays[name] for part in parts]
         tokens = [each.values for each in arrays if isinstance(each, Ragged)]
         fills = [each.fill for each in arrays if isinstance(each, Ragged)]
@@ -236,7 +252,10 @@ def _tell_windows(rows: Encoded, events: Events) -> None:
     several = rows.rows - int((np.bincount(rows.row_of) == 1).sum())
     if several:
         why = f"{several:,} of {rows.rows:,} training rows are longer than one window"
-        events(Decided("windows", "outputs of a row's windows are averaged", why))
+        how = "each token is answered for by one of its row's windows"
+        if rows.places is None:
+            how = "outputs of a row's windows are averaged"
+        events(Decided("windows", how, why))
 
 
 def _write_network(network: Any, lesson: Lesson, out: Path) -> None:

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 from modelyard.core.errors import PairImpossible, UnknownName
 from modelyard.core.measure import Measure as Measure
+from modelyard.runtime.encoded import Encoded, Ragged
 
 State = dict[str, Any]
-MODULES = {"class": "class_", "labels": "labels"}
+MODULES = {"class": "class_", "labels": "labels", "spans": "spans"}
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,17 @@ class Target(Protocol):
     measures: tuple[str, ...]
     """The names of what `score` gives: a limit may stand on each."""
     chooses: str
-    """How many of the labels it answers with: `one of`, or `any of`."""
+    """What it answers with of the labels: `one of`, `any of`, or `spans of`."""
     reads: str
     """What of the inputs it is told by: `rows`, or the `tokens` of one text."""
     contradicts: bool
     """Whether two rows with equal inputs and other answers cannot both be right."""
 
-    def read(self, value: Any) -> Any:
-        """A raw value as a Dataset keeps it; raises ValueError with what is wrong with it."""
+    def read(self, value: Any, values: Mapping[str, Any]) -> Any:
+        """A raw value as a Dataset keeps it; raises ValueError with what is wrong with it.
+
+        `values` are the row's inputs, by column: what a truth may have to be seen beside.
+        """
 
     def names(self, truth: Any) -> list[str]:
         """The classes that a row's truth names, none where it is no matter of classes."""
@@ -63,27 +67,40 @@ class Target(Protocol):
         """Refuse truths of all rows that cannot be learned from: TooFewClasses, ClassTooSmall."""
 
     def width(self, state: State) -> int:
-        """How many numbers the network gives for a row."""
+        """How many numbers the network gives for a row, or for a token."""
 
     def config(self, state: State) -> dict[str, Any]:
         """What the transformers configuration has to know: id2label, label2id."""
 
-    def truth(self, truths: Sequence[Any], state: State) -> NDArray[np.generic]:
-        """Truths as the losses want them (B, ...)."""
+    def truth(
+        self, truths: Sequence[Any], state: State, encoded: Encoded
+    ) -> NDArray[np.generic] | Ragged:
+        """Truths as the losses want them (B, ...), or of each token of the B `encoded` rows."""
 
     def losses(self, outputs: Any, truth: Any, state: State, options: Mapping[str, Any]) -> Any:
-        """Loss of each row (B,), never reduced; torch in, torch out."""
+        """Loss of each row (B,), never reduced; torch in, torch out.
 
-    def decode(self, outputs: NDArray[np.float32], state: State) -> list[dict[str, Any]]:
-        """Outputs (B, C) as B answers, plain Python."""
+        From outputs (B, C) and truths (B, ...), or of tokens (B, T, C) and (B, T).
+        """
+
+    def decode(self, outputs: Any, state: State) -> list[dict[str, Any]]:
+        """Outputs (B, C) of rows, or TokenOutputs, as B answers, plain Python."""
 
     def score(self, truth: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[Measure]:
         """Measures of answers against truths, each with its 95 % interval."""
 
     def baselines(
-        self, name: str, features: Any, values: Sequence[Any], test_features: Any
+        self,
+        name: str,
+        features: Any,
+        values: Sequence[Any],
+        test_features: Any,
+        test_values: Mapping[str, Sequence[Any]],
     ) -> list[Baseline]:
-        """The majority and a linear model on plain features, learned on the training split."""
+        """Plain models learned on the training split, such as the majority and a linear one.
+
+        They may go by plain features, which have a name, or by the test rows' own values.
+        """
 
 
 def refuse_pair(target: Target, columns: Mapping[str, bool]) -> None:

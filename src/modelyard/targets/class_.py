@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from modelyard.core.errors import ClassTooSmall, TooFewClasses
 from modelyard.core.intervals import wilson
+from modelyard.runtime.encoded import Encoded
 from modelyard.targets import Baseline, Measure, State
 
 RESAMPLES = 1000
@@ -35,7 +36,7 @@ class Class:
     reads = "rows"
     contradicts = True
 
-    def read(self, value: Any) -> str:
+    def read(self, value: Any, values: Mapping[str, Any]) -> str:
         """A label is one value, and one that can be written."""
         return read_label(value)
 
@@ -81,7 +82,7 @@ class Class:
             "problem_type": "single_label_classification",
         }
 
-    def truth(self, values: Sequence[Any], state: State) -> NDArray[np.int64]:
+    def truth(self, values: Sequence[Any], state: State, encoded: Encoded) -> NDArray[np.int64]:
         """The number of each label (B,); -1 for a label the training split has not."""
         number = {label: position for position, label in enumerate(state["labels"])}
         return np.array([number.get(str(value), -1) for value in values], dtype=np.int64)
@@ -136,7 +137,12 @@ class Class:
         return measures
 
     def baselines(
-        self, name: str, features: Any, values: Sequence[Any], test_features: Any
+        self,
+        name: str,
+        features: Any,
+        values: Sequence[Any],
+        test_features: Any,
+        test_values: Mapping[str, Sequence[Any]],
     ) -> list[Baseline]:
         """Always the most frequent label; and logistic regression on plain features."""
         from sklearn.linear_model import LogisticRegression

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from modelyard.core.errors import TooFewClasses
 from modelyard.core.intervals import wilson
+from modelyard.runtime.encoded import Encoded
 from modelyard.targets import Baseline, Measure, State
 from modelyard.targets.class_ import read_label, refuse_small
 
@@ -39,11 +40,11 @@ class Labels:
     reads = "rows"
     contradicts = True
 
-    def read(self, value: Any) -> list[str]:
+    def read(self, value: Any, values: Mapping[str, Any]) -> list[str]:
         """A list, a JSON list, or names between bars, semicolons or commas; each label once.
 
-        >>> TARGET.read("billing; urgent"), TARGET.read(["b", "a"]), TARGET.read("[]")
-        (['billing', 'urgent'], ['a', 'b'], [])
+        >>> [TARGET.read(value, {}) for value in ("billing; urgent", ["b", "a"], "[]")]
+        [['billing', 'urgent'], ['a', 'b'], []]
         """
         parts = value if isinstance(value, list | tuple) else _parts(read_label(value))
         return sorted({name for name in (read_label(part).strip() for part in parts) if name})
@@ -96,7 +97,9 @@ class Labels:
             "problem_type": "multi_label_classification",
         }
 
-    def truth(self, truths: Sequence[Sequence[str]], state: State) -> NDArray[np.float32]:
+    def truth(
+        self, truths: Sequence[Sequence[str]], state: State, encoded: Encoded
+    ) -> NDArray[np.float32]:
         """1 where a row has a label, else 0 (B, C)."""
         return _has(truths, state["labels"]).astype(np.float32)
 
@@ -136,7 +139,12 @@ class Labels:
         return [*measures, match]
 
     def baselines(
-        self, name: str, features: Any, truths: Sequence[Sequence[str]], test_features: Any
+        self,
+        name: str,
+        features: Any,
+        truths: Sequence[Sequence[str]],
+        test_features: Any,
+        test_values: Mapping[str, Sequence[Any]],
     ) -> list[Baseline]:
         """Each label as often as it occurs; and a logistic regression for each label."""
         labels = sorted(_counts(truths))

@@ -1,6 +1,7 @@
 import { number, percent, translate, words } from "./words.js";
 
 const TOP = 10;
+const HUES = 8;
 const at = (id) => document.getElementById(id);
 const mac = /Mac|iPhone|iPad/.test(navigator.platform);
 let release;
@@ -27,7 +28,8 @@ async function start() {
 
 function about() {
   const facts = [words.version(release.version)];
-  const several = release.target === "labels" ? words.answersWithAny : words.answersWith;
+  const how = { labels: words.answersWithAny, spans: words.answersWithSpans };
+  const several = how[release.target] ?? words.answersWith;
   if (release.labels.length) facts.push(several(number(release.labels.length)));
   return facts.join(" · ");
 }
@@ -140,16 +142,17 @@ function showCurl() {
 async function send() {
   if (busy || !complete()) return;
   const sent = edits;
+  const asked = row();
   working(true);
   const begun = performance.now();
   try {
     const reply = await fetch(path(), {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ rows: [row()] }),
+      body: JSON.stringify({ rows: [asked] }),
     });
     const body = await reply.json();
-    if (reply.ok) show(body, performance.now() - begun, sent);
+    if (reply.ok) show(body, performance.now() - begun, sent, asked);
     else refuse(reason(reply, body), body.detail);
   } catch {
     refuse(words.offline);
@@ -202,15 +205,17 @@ function accept() {
 
 // Answering
 
-function show(body, ms, sent) {
+function show(body, ms, sent, asked) {
   const [answer] = body.predictions;
   accept();
   at("answer").hidden = false;
   at("answer").classList.toggle("stale", sent !== edits);
   at("facts").textContent = words.facts(number(Math.max(1, Math.round(ms))), number(body.usage.tokens));
-  at("raw").hidden = Boolean(answer.scores);
+  at("raw").hidden = Boolean(answer.scores ?? answer.spans);
+  at("marked").hidden = !answer.spans;
   at("bars").replaceChildren();
   if (answer.scores) showScores(answer);
+  else if (answer.spans) showSpans(answer.spans, Object.values(asked)[0]);
   else at("raw").textContent = JSON.stringify(answer, null, 2);
 }
 
@@ -242,6 +247,30 @@ function bar(label, score, best) {
     element("span", { className: "percent", textContent: percent(score) }),
     track,
   );
+}
+
+// Places are counted in characters; a string here is made of halves of some of them.
+function showSpans(spans, text) {
+  const characters = [...text];
+  const parts = [];
+  let reached = 0;
+  for (const span of spans) {
+    parts.push(characters.slice(reached, span.start).join(""), mark(span));
+    reached = span.end;
+  }
+  at("marked").replaceChildren(...parts, characters.slice(reached).join(""));
+  const told = spans.map((span) => `${span.label}: ${span.text}`);
+  at("label").textContent = spans.length ? words.spans(number(spans.length)) : words.noSpan;
+  at("said").textContent = told.join("; ") || words.noSpan;
+  at("more").hidden = true;
+  at("bars").replaceChildren(...spans.map((span, place) => bar(told[place], span.score, false)));
+}
+
+function mark(span) {
+  const hue = release.labels.indexOf(span.label) % HUES;
+  const made = element("mark", { className: `hue-${hue}`, textContent: span.text });
+  made.dataset.label = span.label;
+  return made;
 }
 
 async function copy() {

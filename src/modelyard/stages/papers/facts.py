@@ -10,7 +10,10 @@ from modelyard.stages.report.sentences import headline
 
 Json = dict[str, Any]
 # What a network's class in transformers is for on the Hugging Face Hub.
-PIPELINES = {"ForSequenceClassification": "text-classification"}
+PIPELINES = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+}
 COMMON = 0.1
 """The share of rows from which a language counts as one of the rows'; guesses are rarer."""
 
