@@ -74,7 +74,7 @@ class InputColumn(BaseModel):
     """One column going in: a kind, and that kind's own options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    kind: str = Field(description="text")
+    kind: str = Field(description="text, number or category")
 
     @property
     def options(self) -> dict[str, Any]:
