@@ -22,10 +22,15 @@ def noise(*seed: int) -> Iterator[torch.Generator]:
         _own.generator = None
 
 
+def own_generator() -> torch.Generator | None:
+    """The generator that this thread's noise is drawn from, where there is one."""
+    return getattr(_own, "generator", None)
+
+
 def factors(like: Tensor, share: float) -> Tensor:
     """What to multiply states (N, W) with: 0 for a share of them, the rest scaled up."""
-    generator = getattr(_own, "generator", None)
-    return torch.empty_like(like).bernoulli_(1 - share, generator=generator).div_(1 - share)
+    drawn = torch.empty_like(like).bernoulli_(1 - share, generator=own_generator())
+    return drawn.div_(1 - share)
 
 
 class PartDropout(nn.Dropout):
@@ -33,8 +38,7 @@ class PartDropout(nn.Dropout):
 
     def forward(self, states: Tensor) -> Tensor:
         """States with a share of them zero and the rest scaled up, while training."""
-        generator = getattr(_own, "generator", None)
-        if not self.training or not self.p or generator is None:
+        if not self.training or not self.p or own_generator() is None:
             return super().forward(states)
         return states * factors(states, self.p)
 
