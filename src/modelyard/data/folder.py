@@ -1,4 +1,4 @@
-"""A folder of text files by class: <class>/…/<name>.txt, one row for each file."""
+"""A folder of text or image files by class: <class>/…/<name>.txt, one row for each file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,22 +7,34 @@ from modelyard.core.errors import RowsEmpty, RowsUnreadable
 from modelyard.data.encodings import REMEDY, Encoding, choose, detected, marked, telling
 from modelyard.data.files import Record
 
-TEXT, LABEL, FILE = COLUMNS = ("text", "label", "file")
+TEXT, IMAGE, LABEL, FILE = ("text", "image", "label", "file")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+MADE_FROM = "CLASS/NAME.txt, or CLASS/NAME.png (jpg, jpeg, webp, gif, bmp) where there are no texts"
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The text files of a folder in the order of their paths; raises RowsEmpty."""
-    found = sorted(path for path in folder.glob("*/**/*.txt") if _is_shown(folder, path))
+    """The text files of a folder in the order of their paths, or where there are none its images.
+
+    Raises RowsEmpty.
+    """
+    by_class = sorted(path for path in folder.glob("*/**/*") if _is_shown(folder, path))
+    texts = [path for path in by_class if path.suffix == ".txt"]
+    found = texts or [path for path in by_class if is_image(path)]
     if not found:
         raise RowsEmpty(
-            f"{folder} holds no text files by class; put each text in CLASS/NAME.txt, "
-            "with a folder for each class."
+            f"{folder} holds no text files or images by class; put each text in CLASS/NAME.txt, "
+            "or each image in CLASS/NAME.png, with a folder for each class."
         )
     return found
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file's name is that of an image."""
+    return path.suffix.lower() in IMAGES
+
+
 def others_in(folder: Path) -> list[Path]:
-    """The files of a folder that are no text by class, and so no rows; hidden ones aside."""
+    """The files of a folder that make no rows; hidden ones aside."""
     rows = set(files_in(folder))
     return sorted(p for p in folder.rglob("*") if _is_shown(folder, p) and p not in rows)
 
@@ -71,6 +83,13 @@ def records(folder: Path, files: list[Path], encoding: str, named: bool) -> Iter
             yield Record(number, values, f"the file is neither UTF-8 nor {encoding} ({error})")
             continue
         yield Record(number, {**values, TEXT: text.strip()})
+
+
+def image_records(folder: Path, files: list[Path]) -> Iterator[Record]:
+    """One record for each file, with the columns image (its path), label and file."""
+    for number, path in enumerate(files, start=1):
+        name = path.relative_to(folder).as_posix()
+        yield Record(number, {IMAGE: name, LABEL: name.partition("/")[0], FILE: name})
 
 
 def _is_unicode(content: bytes) -> bool:

@@ -86,8 +86,8 @@ def _tell_left_out(place: Path, events: Events) -> None:
     if place.is_dir() and (others := folder.others_in(place)):
         events(
             Warned(
-                f"Only CLASS/NAME.txt makes a row; left out in {place.name}: {len(others):,}, such "
-                f"as {others[0].relative_to(place)}."
+                f"A row is made from {folder.MADE_FROM}; left out in {place.name}: "
+                f"{len(others):,}, such as {others[0].relative_to(place)}."
             )
         )
 
@@ -101,10 +101,12 @@ def _open(data: Data, base: Path) -> Opened:
 
 
 def open_path(path: Path, encoding: str = "auto") -> Opened:
-    """Open a file of rows, or a folder of text files by class."""
+    """Open a file of rows, or a folder of text files or images by class."""
     if not path.is_dir():
         return files.open_rows(path, encoding)
     found = folder.files_in(path)
+    if folder.is_image(found[0]):
+        return Opened(folder.image_records(path, found), "file")
     chosen = folder.encoding_of(found, encoding)
     return Opened(folder.records(path, found, chosen.name, encoding != "auto"), "file", chosen)
 
