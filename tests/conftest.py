@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.tiny import make_backbone
+from tests.tiny import make_backbone, make_image_backbone
 
 collect_ignore = ["kill_training.py"]
 """A program that a test starts; to import it is to run it."""
@@ -14,6 +14,12 @@ collect_ignore = ["kill_training.py"]
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers × 32 with a vocabulary of words, in Hugging Face form."""
     return make_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_image_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small EfficientNet-Lite for images of 32 pixels."""
+    return make_image_backbone(tmp_path_factory.mktemp("backbone") / "tiny-image")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """Every input with every target: trained, audited, served, and the same answers everywhere."""
 
+import base64
 import json
 import random
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
@@ -17,6 +19,7 @@ from modelyard import inputs, targets
 from modelyard.cli.main import main
 from modelyard.core.project import Serve
 from modelyard.doors import open_release, release_info
+from modelyard.runtime import pixels
 from modelyard.service.app import create_app
 
 Row = dict[str, Any]
@@ -83,9 +86,23 @@ def _categories(words: list[str]) -> Row:
     return {"tone": tone, "topic": "music" if "music" in words else words[-1]}
 
 
+def _image(words: list[str]) -> Row:
+    return {"photo": _picture(words, 0)}
+
+
+def _picture(words: list[str], number: int) -> str:
+    """A picture of noise with a bright corner for each kind of word in the row."""
+    noise = np.random.default_rng(number)
+    grey = noise.integers(0, 120, (16, 16), dtype=np.uint8)
+    corners = ((GOOD, grey[:6, :6]), (BAD, grey[:6, 10:]), (["music"], grey[10:, 3:13]))
+    for own, corner in corners:
+        corner[:] = 255 if set(words) & set(own) else corner
+    return base64.b64encode(pixels.encoded(grey)).decode()
+
+
 def _some_missing(words: list[str]) -> Row:
     """Everything, but that a third of the rows lacks each column."""
-    found = {**_text(words), **_numbers(words), **_categories(words)}
+    found = {**_text(words), **_numbers(words), **_categories(words), **_image(words)}
     lacks = sum(map(len, words)) % 3
     return {name: None if n % 3 == lacks else v for n, (name, v) in enumerate(found.items())}
 
@@ -94,9 +111,12 @@ OF_NUMBERS = dict.fromkeys(_numbers([]), "number")
 OF_CATEGORIES = {"tone": "category", "topic": "category"}
 INPUTS = {
     "text": Columns({"text": "text"}, _text),
+    "image": Columns({"photo": "image"}, _image),
     "number": Columns(OF_NUMBERS, _numbers),
     "category": Columns(OF_CATEGORIES, _categories),
-    "several": Columns({"text": "text", **OF_NUMBERS, **OF_CATEGORIES}, _some_missing),
+    "several": Columns(
+        {"text": "text", **OF_NUMBERS, **OF_CATEGORIES, "photo": "image"}, _some_missing
+    ),
 }
 IMPOSSIBLE = [(source, "spans") for source in INPUTS if source != "text"]
 PAIRS = [
@@ -120,6 +140,8 @@ def _rows(columns: Columns, kind: Kind) -> list[Row]:
         rows.append({**columns.values(words), "answer": kind.truth(words), "number": number})
         if rows[-1].get("text"):
             rows[-1]["text"] += f" ({number})"
+        if rows[-1].get("photo"):
+            rows[-1]["photo"] = _picture(words, number)
     return rows
 
 
@@ -136,7 +158,10 @@ class Made:
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def made(
-    request: pytest.FixtureRequest, tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tiny_backbone: Path,
+    tiny_image_backbone: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Made:
     source, target = request.param
     columns, kind = INPUTS[source], TARGETS[target]
@@ -148,7 +173,8 @@ def made(
     (folder / "modelyard.toml").write_text(
         f'name = "tiny"\n[data]\nrows = "rows.jsonl"\nsplit = {{ test = 0.25 }}\n'
         f'[inputs]\n{named}\n[target]\ncolumn = "answer"\nkind = "{target}"\n'
-        f'[backbone]\ntext = "{tiny_backbone}"\n[train]\n{training}\n',
+        f'[backbone]\ntext = "{tiny_backbone}"\nimage = "{tiny_image_backbone}"\n'
+        f"[train]\n{training}\n",
         encoding="utf-8",
     )
     return Made(folder, modelyard.run(folder).folder, rows, columns, kind.least)

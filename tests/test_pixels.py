@@ -124,7 +124,7 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     [
         (b"", "is empty"),
         ("", "is empty"),
-        ("no base64!", "not base64"),
+        ("no base64!", "neither the base64"),
         (base64.b64encode(b"hello").decode(), "no image"),
         ("data:image/png;base64,AAAA", "no image"),
         (b"hello", "no image"),

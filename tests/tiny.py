@@ -1,5 +1,6 @@
-"""A tiny backbone made in the test: BERT, 2 layers, 32 wide, words as its vocabulary."""
+"""Tiny backbones made in the test: BERT with words as its vocabulary, and convolutions."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,27 @@ def make_backbone(folder: Path) -> Path:
     )
     BertModel(config).save_pretrained(folder)
     torch.random.set_rng_state(state)
+    return folder
+
+
+def make_image_backbone(folder: Path) -> Path:
+    """A random EfficientNet-Lite, a quarter as wide and as deep, for images of 32 pixels."""
+    import torch
+    from safetensors.torch import save_file
+
+    from modelyard.models.efficientnet import EfficientNetLite
+
+    settings = {"model_type": "efficientnet-lite", "width_factor": 0.25, "depth_factor": 0.25}
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    network = EfficientNetLite(0.25, 0.25)
+    for weight in network.parameters():
+        if weight.ndim == 4:  # else what goes in is lost in so many layers
+            torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    torch.random.set_rng_state(state)
+    folder.mkdir(parents=True)
+    save_file(network.state_dict(), folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**settings, "image_size": 32}))
     return folder
 
 

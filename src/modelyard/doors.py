@@ -40,8 +40,8 @@ def plan_of(project: Project) -> list[Step]:
 def refuse_early(project: Project) -> None:
     """Raise now what would otherwise end a run late: kinds, limits, names, parts, licences."""
     from modelyard import inputs, targets
-    from modelyard.models.backbones import KNOWN
     from modelyard.models.backbones import refuse_unknown as refuse_unknown_backbone
+    from modelyard.models.known import KNOWN
     from modelyard.stages.audit import known_limits, refuse_no_test
     from modelyard.stages.prepare import refuse_names
     from modelyard.stages.train import backbone_names
@@ -53,11 +53,12 @@ def refuse_early(project: Project) -> None:
     has_tokens = {n: inputs.find(column.kind).has_tokens for n, column in project.inputs.items()}
     targets.refuse_pair(target, has_tokens)
     refuse_no_test(project)
-    names = list(backbone_names(project).values())
-    for name in names:
-        refuse_unknown_backbone(name, project.folder)
+    names = backbone_names(project)
+    for kind, name in names.items():
+        refuse_unknown_backbone(name, project.folder, kind)
     refuse_unknown(project.accept, known_limits(target))
-    if problem := licence_problem(project, {n: KNOWN[n].licence for n in names if n in KNOWN}):
+    licences = {name: KNOWN[name].licence for name in names.values() if name in KNOWN}
+    if problem := licence_problem(project, licences):
         raise RequirementFailed(problem)
 
 
@@ -165,6 +166,7 @@ def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":
             example=kind.example(),
             schema=kind.schema(),
             datatype=kind.datatype,
+            is_binary=kind.is_binary,
             may_lack=len(kinds) > 1,
             values=tuple(s.state.get("values", ())),
         )

@@ -19,7 +19,7 @@ def main(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(each, ensure_ascii=False))
         else:
-            print(f"{each['name']:<12} {each['about']} ({each['licence']})")
+            print(f"{each['name']:<18} {each['kind']:<6} {each['about']} ({each['licence']})")
     if not options.json:
         print("or a Hub id such as owner/name, or a folder with config.json and tokenizer.json")
     return 0

@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
     done, refused, first = 0, 0, None
     with Writer(out) as writer:
         for records in opened.batches(BATCH_ROWS):
-            answered = list(answer(runtime, records, opened.counted_in))
+            answered = list(answer(runtime, records, opened.counted_in, options.file.parent))
             writer.write(answered)
             done, first = done + len(answered), first or answered[0][ERROR]
             refused += sum(row[ERROR] is not None for row in answered)
@@ -63,20 +63,37 @@ def _tell_encoding(opened: "Opened") -> None:
 
 
 def answer(
-    runtime: "Runtime", records: "list[Record]", counted_in: str
+    runtime: "Runtime", records: "list[Record]", counted_in: str, beside: Path
 ) -> Iterator[dict[str, Any]]:
     """Each row with its answer; a row that cannot be answered says why and harms no other.
 
-    A column of the row that is named like one of the answer's comes out as `given_` and its name.
+    Paths in the rows start from `beside` where they are relative. A column of the row that is
+    named like one of the answer's comes out as `given_` and its name.
     Raises ColumnMissing where rows can be read and none has the release's input column.
     """
-    problems = list(_problems(runtime, records, counted_in))
-    good = [r.values for r, problem in zip(records, problems, strict=True) if problem is None]
+    asked = [_read(runtime, record, beside) for record in records]
+    problems = list(_problems(runtime, asked, counted_in))
+    good = [r.values for r, problem in zip(asked, problems, strict=True) if problem is None]
     answers = iter(runtime.predict(good))
     empty = dict.fromkeys((*runtime.answer_fields, ERROR))
     for record, problem in zip(records, problems, strict=True):
         found = next(answers) if problem is None else {}
         yield {**_own(record, empty), **empty, **found, ERROR: problem}
+
+
+def _read(runtime: "Runtime", record: "Record", beside: Path) -> "Record":
+    """A row of which values that are the paths of files are those files."""
+    from dataclasses import replace
+
+    from modelyard import inputs
+
+    named = [each for each in runtime.spec.inputs if inputs.find(each.kind).is_file]
+    own = {
+        each.column: inputs.find(each.kind).read(record.values[each.column], beside)
+        for each in named
+        if each.column in record.values
+    }
+    return replace(record, values={**record.values, **own}) if own else record
 
 
 def _problems(runtime: "Runtime", records: "list[Record]", counted_in: str) -> Iterator[str | None]:

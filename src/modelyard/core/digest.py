@@ -19,8 +19,14 @@ def of_json(value: Any) -> str:
     >>> of_json({"a": 1, "b": 2}) == of_json({"b": 2, "a": 1})
     True
     """
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(
+        value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_of_bytes
+    )
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _of_bytes(value: bytes) -> dict[str, str]:
+    return {"sha256": hashlib.sha256(value).hexdigest()}
 
 
 def row_digest(values: Sequence[Any]) -> int:

@@ -93,6 +93,7 @@ class BackboneChoice(Section):
     """The pre-trained network to start from."""
 
     text: str = Field("minilm", description="a known name, a Hub id, or a folder")
+    image: str = Field("efficientnet-lite0", description="a known name, a Hub id, or a folder")
 
 
 class Train(Section):

@@ -4,6 +4,7 @@ Needs the standard library and pyarrow, so that a serving environment has it; an
 than UTF-8 or UTF-16 is detected where charset-normalizer is installed.
 """
 
+import base64
 import csv
 import json
 import os
@@ -25,6 +26,7 @@ DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SUFFIXES = ".csv, .tsv, .jsonl, .ndjson or .parquet"
 TAGGED = (".conll", ".bio", ".iob")
 PENDING_BATCHES = 16
+LONGEST_PATH = 4000
 ALL_FIELDS, LINE = UNNAMED = ("(all fields)", "(line)")
 """Where a record with a problem keeps what has no column."""
 
@@ -89,6 +91,14 @@ def form_of(path: Path) -> str:
             f"here; save the rows as {SUFFIXES}, or tokens with their tags as {TAGGED[0]}."
         )
     return suffix
+
+
+def is_file(base: Path, name: str) -> bool:
+    """Whether a text is the path of a file, from `base` where it is relative."""
+    try:
+        return len(name) <= LONGEST_PATH and (base / name).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def open_filled(path: Path, encoding: str = "auto") -> Opened:
@@ -287,8 +297,13 @@ class _CsvForm:
 
 def _cell(value: Any) -> Any:
     if not isinstance(value, dict | list):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+        return _written(value) if isinstance(value, bytes) else value
+    return json.dumps(value, ensure_ascii=False, default=_written)
+
+
+def _written(value: Any) -> str:
+    """What JSON has no form for: bytes as base64, all else as text."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 class _TsvForm(_CsvForm):
@@ -302,7 +317,7 @@ class _JsonlForm:
 
     def write(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            self._file.write(json.dumps(row, ensure_ascii=False, default=_written) + "\n")
 
     def close(self) -> None:
         self._file.close()

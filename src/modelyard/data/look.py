@@ -155,7 +155,10 @@ def _short(value: float) -> float:
 
 
 def _near(kept: Kept, parted: Parted, alike: Sequence[Alike]) -> dict[str, Any]:
-    """Rows almost equal to an earlier one, and how many of them stand across parts."""
+    """Rows almost equal to an earlier one, and how many of them stand across parts.
+
+    Without words nobody has looked for such: there is no method then.
+    """
     leader = {each.index: each.first for each in alike}
     trained = {leader.get(i, i) for i, place in enumerate(parted.part) if place == TRAIN}
     like_training = [
@@ -164,7 +167,7 @@ def _near(kept: Kept, parted: Parted, alike: Sequence[Alike]) -> dict[str, Any]:
         if place != TRAIN and leader.get(i, i) in trained
     ]
     return {
-        "method": METHOD,
+        "method": METHOD if kept.texts else None,
         "measured_on": f"{len(kept.places):,} kept rows",
         "rows": len(alike),
         "other_label": sum(

@@ -27,6 +27,8 @@ class Rows:
     counted_in: str
     """What a record's number counts: line, row or file."""
     encoding: Encoding | None
+    beside: Path
+    """Where relative paths in the rows start."""
 
     def place(self, record: Record) -> str:
         """Where a record stands, for a person: line 12, row 12, or a file's path."""
@@ -46,8 +48,21 @@ def read(project: Project, events: Events = silent) -> Rows:
     columns = columns_of(records)
     require(columns, columns_wanted(project), without_secrets(project.data.rows))
     return Rows(
-        without_secrets(project.data.rows), records, columns, opened.counted_in, opened.encoding
+        without_secrets(project.data.rows),
+        records,
+        columns,
+        opened.counted_in,
+        opened.encoding,
+        beside(project),
     )
+
+
+def beside(project: Project) -> Path:
+    """Where relative paths in the rows start: the folder of rows, or the one their file is in."""
+    if "://" in project.data.rows:
+        return project.folder
+    path = project.folder / project.data.rows
+    return path if path.is_dir() else path.parent
 
 
 def without_secrets(source: str) -> str:
@@ -196,6 +211,16 @@ def source_digest(project: Project) -> str:
     if not path.is_file():
         raise RowsMissing(f"There is no file {path}; check data.rows, relative to the project.")
     return digest.of_file(path)
+
+
+def files_digest(project: Project, columns: Sequence[str]) -> str:
+    """A digest of the files that the rows name in some columns, by their content."""
+    base, found = beside(project), {}
+    for record in _open(project.data, project.folder).records:
+        for value in (record.values.get(column) for column in columns):
+            if isinstance(value, str) and value not in found and files.is_file(base, value):
+                found[value] = digest.of_file(base / value)
+    return digest.of_json(found)
 
 
 @dataclass(frozen=True)

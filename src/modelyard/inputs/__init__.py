@@ -22,7 +22,7 @@ from modelyard.runtime.encoded import Encoded
 State = dict[str, Any]
 Encode = Callable[[Sequence[Any]], Encoded]
 Options = TypeVar("Options", bound=BaseModel)
-KINDS = ("text", "number", "category")
+KINDS = ("text", "image", "number", "category")
 
 
 class PlainFeatures(Protocol):
@@ -49,6 +49,13 @@ class Input(Protocol):
     """What stands for a missing value where it is encoded."""
     datatype: str
     """Of a tensor of values in the Open Inference Protocol: BYTES or FP64."""
+    is_binary: bool
+    """Whether an element of such a tensor is a file's bytes, and not text."""
+    is_file: bool
+    """Whether a value in a file of rows may be the path of a file that holds it."""
+
+    extra: str
+    """The extra of the package that reading values needs; "" for none."""
 
     def options(self, given: Mapping[str, Any]) -> Any:
         """What the project file has beside `kind`, checked; raises SettingInvalid."""
@@ -75,6 +82,9 @@ class Input(Protocol):
 
     def key(self, value: Any) -> str:
         """What equal values have in common."""
+
+    def picture(self, value: Any) -> str | None:
+        """A small picture of a value as a data: URL, where there is something to see."""
 
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from B raw values to pieces; `folder` is a Model, Release or backbone."""

@@ -34,6 +34,9 @@ class Category:
     identifies = False
     blank = None
     datatype = "BYTES"
+    is_binary = False
+    is_file = False
+    extra = ""
 
     def options(self, given: Mapping[str, Any]) -> Options:
         """What stands beside `kind`, checked; raises SettingInvalid."""
@@ -76,6 +79,10 @@ class Category:
     def key(self, value: Any) -> str:
         """The value as text."""
         return str(value)
+
+    def picture(self, value: Any) -> None:
+        """Nothing is to see."""
+        return
 
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from values to `codes` (B, 1)."""

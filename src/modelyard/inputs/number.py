@@ -35,6 +35,9 @@ class Number:
     identifies = False
     blank = None
     datatype = "FP64"
+    is_binary = False
+    is_file = False
+    extra = ""
 
     def options(self, given: Mapping[str, Any]) -> Options:
         """What stands beside `kind`, checked; raises SettingInvalid."""
@@ -84,6 +87,10 @@ class Number:
     def key(self, value: Any) -> str:
         """The number as Python writes it."""
         return repr(value)
+
+    def picture(self, value: Any) -> None:
+        """Nothing is to see."""
+        return
 
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from numbers to `values` (B, 2): scales from the median; 1 where missing."""

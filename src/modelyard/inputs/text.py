@@ -56,6 +56,9 @@ class Text:
     identifies = True
     blank = ""
     datatype = "BYTES"
+    is_binary = False
+    is_file = False
+    extra = ""
 
     def options(self, given: Mapping[str, Any]) -> Options:
         """What stands beside `kind`, checked; raises SettingInvalid."""
@@ -87,6 +90,10 @@ class Text:
     def key(self, value: Any) -> str:
         """The text itself."""
         return str(value)
+
+    def picture(self, value: Any) -> None:
+        """Nothing is to see."""
+        return
 
     def check(self, value: Any) -> str | None:
         """Text is wanted, not empty, and encodable as UTF-8."""

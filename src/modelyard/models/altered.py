@@ -1,5 +1,4 @@
-"""Altered images: each a little different every time it is trained on, so that less is learned
-by heart.
+"""Altered: images a little different each time they are trained on, so less is learned by heart.
 
 The noise is a part's own, as dropout's is: the same over a kill and whichever thread computes it.
 """
@@ -31,7 +30,8 @@ def altered(maps: Tensor, is_mirrored: bool) -> Tensor:
         align_corners=False,
     )
     contrast, brightness = _uniform(2, len(maps), LIGHT)[..., None, None, None]
-    return moved * (1 + contrast) + brightness
+    lit: Tensor = moved * (1 + contrast) + brightness
+    return lit
 
 
 def _moves(pieces: int, is_mirrored: bool) -> Tensor:

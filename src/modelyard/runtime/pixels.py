@@ -9,6 +9,7 @@ import binascii
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def require_pillow() -> None:
 
 
 def picture(value: Any, side: int | None = None) -> "Image":
-    """A picture in grey (L) or colour (RGB) from bytes, base64 text or an array of numbers.
+    """A picture in grey (L) or colour (RGB) from bytes, base64 text, numbers or a file's Path.
 
     Turned as its EXIF says; what one can see through is white; 16 bits become 8. A JPEG may come
     smaller, but not under `side` pixels. Raises PictureInvalid.
@@ -67,7 +68,10 @@ def picture(value: Any, side: int | None = None) -> "Image":
 
 
 def encoded(value: Any) -> bytes:
-    """A picture's bytes as they came, or of numbers a PNG; raises PictureInvalid."""
+    """A picture's bytes as they came, or of numbers a PNG; raises PictureInvalid.
+
+    The picture itself is looked at by `picture` alone.
+    """
     if not isinstance(value, list | tuple | np.ndarray):
         return _bytes(value)
     file = io.BytesIO()
@@ -109,6 +113,8 @@ def _bytes(value: Any) -> bytes:
         value = value["bytes"]
     if isinstance(value, str):
         value = _of_base64(value)
+    if isinstance(value, Path):
+        value = _of_file(value)
     if not isinstance(value, bytes | bytearray | memoryview):
         raise PictureInvalid(
             f"an image was expected (bytes, base64 text or rows of pixels), got "
@@ -116,11 +122,21 @@ def _bytes(value: Any) -> bytes:
         )
     if not len(value):
         raise PictureInvalid("the image is empty")
-    if len(value) > MOST_BYTES:
-        raise PictureInvalid(
-            f"the image has {len(value):,} bytes, and at most {MOST_BYTES:,} are read"
-        )
+    _refuse_large(len(value))
     return bytes(value)
+
+
+def _of_file(path: Path) -> bytes:
+    try:
+        _refuse_large(path.stat().st_size)
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureInvalid(f"the file cannot be read ({error.strerror})") from None
+
+
+def _refuse_large(size: int) -> None:
+    if size > MOST_BYTES:
+        raise PictureInvalid(f"the image has {size:,} bytes, and at most {MOST_BYTES:,} are read")
 
 
 def _of_base64(text: str) -> bytes:
@@ -129,7 +145,9 @@ def _of_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise PictureInvalid("the text is not base64, so it holds no image") from None
+        raise PictureInvalid(
+            "the text is neither the base64 of an image nor, in a file of rows, the path of one"
+        ) from None
 
 
 def _opened(content: bytes) -> "Image":
@@ -174,9 +192,7 @@ def _of_numbers(value: Sequence[Any] | NDArray[Any]) -> "Image":
     except (ValueError, TypeError, OverflowError):
         raise PictureInvalid("the rows of pixels are not equally long") from None
     if array.ndim not in (2, 3) or not array.size or array.shape[2:] not in ((), (3,)):
-        raise PictureInvalid(
-            f"pixels have the shape (H, W) or (H, W, 3), these have {array.shape}"
-        )
+        raise PictureInvalid(f"pixels have the shape (H, W) or (H, W, 3), these have {array.shape}")
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
         raise PictureInvalid("pixels are whole numbers from 0 to 255, and some of these are not")
     if array.shape[0] * array.shape[1] > MOST_PIXELS:

@@ -5,7 +5,7 @@ settled on completion, so metering has one choke-point.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Admission:
 
     async def predict(self, rows: Sequence[Row]) -> tuple[list[Answer], Usage]:
         """Answers for rows, in their order; raises BadInput and ServiceBusy."""
-        check_limits(rows, self._limits, self._runtime.columns.names)
+        check_limits(rows, self._limits, self._runtime.columns.words)
         with self.admitted(len(rows)) as ticket:
             loop = asyncio.get_running_loop()
             encoded = await loop.run_in_executor(self._workers, self._runtime.encode, rows)
@@ -105,8 +105,13 @@ class Admission:
         self._batcher.close()
 
 
-def check_limits(rows: Sequence[Row], limits: Serve, columns: Sequence[str]) -> None:
-    """Refuse rows over the limits: RequestTooLarge; or no rows: RequestInvalid."""
+def check_limits(
+    rows: Sequence[Row], limits: Serve, words: Mapping[str, Callable[[Any], str]]
+) -> None:
+    """Refuse rows over the limits: RequestTooLarge; or no rows: RequestInvalid.
+
+    `words` gives the text in a column's values.
+    """
     if not rows:
         raise RequestInvalid(f"The request has no rows; give 1 to {limits.max_rows:,}.")
     if len(rows) > limits.max_rows:
@@ -115,10 +120,11 @@ def check_limits(rows: Sequence[Row], limits: Serve, columns: Sequence[str]) -> 
             "once; send them in several requests."
         )
     for number, row in enumerate(rows, start=1):
-        for column in columns:
+        for column, words_in in words.items():
             value = row.get(column)
-            if isinstance(value, str) and len(value) > limits.max_characters:
+            length = len(words_in(value)) if isinstance(value, str) else 0
+            if length > limits.max_characters:
                 raise RequestTooLarge(
-                    f"Row {number}, column {column!r} has {len(value):,} characters and this "
+                    f"Row {number}, column {column!r} has {length:,} characters and this "
                     f"service takes {limits.max_characters:,}; shorten or split the text."
                 )

@@ -14,7 +14,8 @@ from modelyard.core.errors import UnknownName
 class Column:
     """One column going in: its name, its kind, a value to show, and its JSON Schema.
 
-    `datatype` is that of its tensor. A column that `may_lack` takes null. `values` are those it
+    `datatype` is that of its tensor, whose elements are taken as bytes, and not as text, where
+    it `is_binary`. A column that `may_lack` takes null. `values` are those it
     is known to have, for a list to choose from.
     """
 
@@ -23,6 +24,7 @@ class Column:
     example: Any
     schema: Mapping[str, Any]
     datatype: str = "BYTES"
+    is_binary: bool = False
     may_lack: bool = False
     values: tuple[str, ...] = ()
 

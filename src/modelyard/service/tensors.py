@@ -6,8 +6,9 @@ row major (the binary tensor data extension).
 
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Annotated, Any, get_origin
 
 import numpy as np
@@ -165,7 +166,7 @@ def _values(tensor: InputTensor, column: Column, binary: bytes) -> list[Any]:
         )
     rows = _rows_of_shape(tensor)
     if "binary_data_size" in tensor.parameters:
-        values: list[Any] = _elements(tensor, binary)
+        values: list[Any] = _elements(tensor, column, binary)
     elif tensor.data is None:
         raise RequestInvalid(f"Input {tensor.name!r} has neither data nor binary_data_size.")
     else:
@@ -190,10 +191,11 @@ def _flat(data: list[Any]) -> list[Any]:
     return [item for each in data for item in (each if isinstance(each, list) else [each])]
 
 
-def _elements(tensor: InputTensor, binary: bytes) -> list[Any]:
+def _elements(tensor: InputTensor, column: Column, binary: bytes) -> list[Any]:
     """The elements of a tensor's binary data."""
     if tensor.datatype == "BYTES":
-        return _texts(tensor.name, binary)
+        parts = list(_parts(tensor.name, binary))
+        return parts if column.is_binary else _texts(tensor.name, parts)
     numbers = np.dtype(NUMBERS[tensor.datatype])
     if len(binary) % numbers.itemsize:
         raise RequestInvalid(
@@ -204,20 +206,27 @@ def _elements(tensor: InputTensor, binary: bytes) -> list[Any]:
     return found
 
 
-def _texts(name: str, binary: bytes) -> list[str]:
-    texts: list[str] = []
+def _parts(name: str, binary: bytes) -> Iterator[bytes]:
     position = 0
-    while position < len(binary):
+    for number in count(1):
+        if position == len(binary):
+            return
         start = position + LENGTH.size
         length = LENGTH.unpack_from(binary, position)[0] if start <= len(binary) else len(binary)
         position = start + length
         if position > len(binary):
             raise RequestInvalid(
-                f"The binary data of input {name!r} ends inside element {len(texts) + 1}; each "
+                f"The binary data of input {name!r} ends inside element {number}; each "
                 "is a 4-byte little-endian length and that many bytes."
             )
+        yield binary[start:position]
+
+
+def _texts(name: str, parts: Iterable[bytes]) -> list[str]:
+    texts: list[str] = []
+    for part in parts:
         try:
-            texts.append(binary[start:position].decode())
+            texts.append(part.decode())
         except UnicodeDecodeError:
             raise RequestInvalid(
                 f"Element {len(texts) + 1} of input {name!r} is not UTF-8; send text in UTF-8."

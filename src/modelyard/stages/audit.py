@@ -253,12 +253,15 @@ def _optional(artefact: Artefact, name: str) -> Any:
 
 
 def _tell_mistakes(details: dict[str, Any], model: Model, rows: Rows) -> None:
-    """Put each listed mistake's row number in the source and its text beside it."""
-    columns = [each.column for each in model.spec.inputs]
+    """Put each listed mistake's row number in the source, its text and its pictures beside it."""
+    kinds = {each.column: inputs.find(each.kind) for each in model.spec.inputs}
     for mistake in details.get("mistakes", {}).get("listed", []):
         row = rows[mistake["row"]]
         mistake["row"] = row[ROW]
-        mistake["inputs"] = {name: shortened(str(row[name])) for name in columns}
+        told = {name: row[name] for name in kinds if not isinstance(row[name], bytes)}
+        mistake["inputs"] = {name: shortened(str(value)) for name, value in told.items()}
+        seen = {n: kind.picture(row[n]) for n, kind in kinds.items() if row[n] is not None}
+        mistake["pictures"] = {name: url for name, url in seen.items() if url}
 
 
 def shortened(text: str, most_characters: int = 300) -> str:

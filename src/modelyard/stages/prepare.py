@@ -16,7 +16,7 @@ from modelyard.core.stages import Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.data import look, same
 from modelyard.data.files import Record
-from modelyard.data.source import Rows, columns_wanted, read, source_digest
+from modelyard.data.source import Rows, columns_wanted, files_digest, read, source_digest
 from modelyard.data.split import PARTS, Parted, split
 from modelyard.runtime.columns import is_missing
 
@@ -44,8 +44,10 @@ class Sorted:
 
 
 def causes(project: Project) -> dict[str, str]:
-    """What the rows are."""
-    return {"rows": source_digest(project)}
+    """What the rows are, and the files they name."""
+    named = [n for n, column in project.inputs.items() if inputs.find(column.kind).is_file]
+    files = {"files": files_digest(project, named)} if named else {}
+    return {"rows": source_digest(project), **files}
 
 
 def estimate(project: Project, facts: RowFacts) -> Estimate:
@@ -107,7 +109,7 @@ def _judged(project: Project, rows: Rows) -> Sorted:
     """Each record by itself: usable, or refused with a reason."""
     found = Sorted(rows)
     for raw in rows.records:
-        record = _read(project, raw)
+        record = _read(project, raw, rows.beside)
         reason = _reason(project, rows, record)
         truth, problem = _truth(project, record) if reason is None else (None, None)
         if reason or problem:
@@ -118,7 +120,7 @@ def _judged(project: Project, rows: Rows) -> Sorted:
     return found
 
 
-def _read(project: Project, record: Record) -> Record:
+def _read(project: Project, record: Record, beside: Path) -> Record:
     """A record with each input's value as a Dataset keeps it."""
     if record.problem:
         return record
@@ -127,7 +129,7 @@ def _read(project: Project, record: Record) -> Record:
         value = values.get(name)
         missing = len(project.inputs) > 1 and is_missing(value)
         read = inputs.find(chosen.kind).read
-        values[name] = None if missing else read(value, project.folder)
+        values[name] = None if missing else read(value, beside)
     return Record(record.number, values)
 
 
@@ -163,10 +165,10 @@ def _reason(project: Project, rows: Rows, record: Record) -> tuple[str, str] | N
 def _input_reason(
     project: Project, rows: Rows, record: Record, name: str
 ) -> tuple[str, str] | None:
-    value = record.values.get(name)
-    if isinstance(value, str) and len(value) > project.data.max_characters:
+    value, kind = record.values.get(name), inputs.find(project.inputs[name].kind)
+    if isinstance(value, str) and len(kind.words(value)) > project.data.max_characters:
         raise _too_long(project, rows, record, name)
-    problem = inputs.find(project.inputs[name].kind).check(value)
+    problem = kind.check(value)
     return ("wrong input", f"column {name!r}: {problem}") if problem else None
 
 
@@ -213,8 +215,9 @@ def _require_rows(found: Sorted) -> None:
 
 
 def _near(project: Project, found: Sorted, events: Events) -> list[same.Alike]:
-    """Near duplicates, refused where the project says so."""
-    if not _identifies(project):
+    """Rows with almost the same words, refused where the project says so."""
+    told = _told(project, found.kept)
+    if not _identifies(project) or not any(any(each.words) for each in told.values()):
         return []
     keys = [same.normalised(text) for text in _keys(project, found.kept)]
     alike = same.almost_equal(keys, events)
@@ -298,7 +301,12 @@ def _write_refused(project: Project, file: Path, found: Sorted) -> None:
                 values = {name: values.get(name) for name in wanted}
             told = {"row": record.number, "place": found.rows.place(record), "kind": kind}
             told |= {"reason": reason, "values": values}
-            lines.write(json.dumps(told, ensure_ascii=False, default=str) + "\n")
+            lines.write(json.dumps(told, ensure_ascii=False, default=_shortly) + "\n")
+
+
+def _shortly(value: Any) -> str:
+    """What JSON cannot write, told in a few words."""
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)
 
 
 def _tell(

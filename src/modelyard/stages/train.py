@@ -23,13 +23,14 @@ from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.inputs import networks
 from modelyard.models import backbones
-from modelyard.models.backbones import Backbone, Size
+from modelyard.models.backbones import Backbone
+from modelyard.models.known import transformer
 from modelyard.models.schedule import epochs_for
 from modelyard.runtime.columns import Columns, Group
 from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
 
 NOWHERE = Path("/nonexistent")
-TABLE_SIZE = Size(256, 1, 0)
+TABLE_SIZE = transformer(256, 1, 0)
 MEASURING_SECONDS = 0.05
 START_SECONDS = 10.0  # imports, loading, saving
 TOKENS_PER_CHARACTER = 0.25
@@ -118,7 +119,7 @@ def _operations_per_s() -> float:
 def train(project: Project, dataset: Dataset, draft: Draft, events: Events) -> None:
     """Fine-tune the backbones on the training split; validation steers, test is never read."""
     found = {
-        kind: backbones.resolve(name, events, project.folder)
+        kind: backbones.resolve(name, events, project.folder, kind)
         for kind, name in backbone_names(project).items()
     }
     began = time.perf_counter()

@@ -215,10 +215,13 @@ def _training(facts: Facts) -> str:
 def _duplicates(data: Json) -> str:
     refused = ", ".join(f"{count:,} {_plain(why)}" for why, count in data["refused"].items())
     near = data["near_duplicates"]
+    alike = (
+        f" {near['rows']:,} of those kept are almost equal to another, and "
+        f"{near['like_a_training_row']['test']:,} test rows to a training row."
+    )
     return (
         f" Of {data['rows']['read']:,} rows read, {data['rows']['refused']:,} were refused"
-        f"{f' ({refused})' if refused else ''}. {near['rows']:,} of those kept are almost equal to "
-        f"another, and {near['like_a_training_row']['test']:,} test rows to a training row."
+        f"{f' ({refused})' if refused else ''}.{alike if near['method'] else ''}"
     )
 
 
@@ -259,7 +262,7 @@ def _how_to_run(facts: Facts, signer: str) -> str:
         else ""
     )
     return (
-        "## How to run it\n\n```sh\npip install modelyard\n"
+        f"## How to run it\n\n```sh\npip install {_needed(facts)}\n"
         "modelyard serve FOLDER --public-key KEY\n"
         f"curl -s http://127.0.0.1:8000/v1/models/{facts.spec.name}/predict \\\n"
         f"  -H 'content-type: application/json' \\\n  -d '{body}'\n```\n\n{python}"
@@ -267,6 +270,13 @@ def _how_to_run(facts: Facts, signer: str) -> str:
         "`model.sig` (OpenSSF Model Signing). KEY is the maker's public key, got from the maker "
         f"and not from this folder; its fingerprint is `{signer}`."
     )
+
+
+def _needed(facts: Facts) -> str:
+    """What has to be installed to serve it: kinds of input may need an extra of their own."""
+    extras = dict.fromkeys(inputs.find(each.kind).extra for each in facts.spec.inputs)
+    named = ",".join(filter(None, extras))
+    return f"'modelyard[{named}]'" if named else "modelyard"
 
 
 def _auto_class(facts: Facts) -> str | None:

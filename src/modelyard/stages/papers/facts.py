@@ -89,7 +89,7 @@ def public_report(report: Json, spec: ModelSpec) -> Json:
     """The report of this release: its figures, without the rows that the audit's own quotes."""
     public = {**report, "name": spec.name, "version": spec.version}
     if mistakes := report.get("mistakes"):
-        listed = [{**each, "inputs": {}} for each in mistakes["listed"]]
+        listed = [{**each, "inputs": {}, "pictures": {}} for each in mistakes["listed"]]
         public["mistakes"] = {**mistakes, "listed": listed}
     if data := report.get("data"):
         name = without_secrets(data["source"]["name"])
