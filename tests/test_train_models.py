@@ -259,21 +259,21 @@ def test_dropout_noise_is_the_parts_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "has_bf16", "losses", "chosen"),
+    ("wanted", "against", "losses", "chosen"),
     [
-        ("auto", False, {}, "fp32"),
-        ("auto", True, {"fp32": 0.50, "bf16": 0.501}, "bf16"),
-        ("auto", True, {"fp32": 0.50, "bf16": 0.52}, "fp32"),
-        ("bf16", False, {}, "bf16"),
-        ("fp32", True, {}, "fp32"),
+        ("auto", "it would be slower", {}, "fp32"),
+        ("auto", None, {"fp32": 0.50, "bf16": 0.501}, "bf16"),
+        ("auto", None, {"fp32": 0.50, "bf16": 0.52}, "fp32"),
+        ("bf16", "it would be slower", {}, "bf16"),
+        ("fp32", None, {}, "fp32"),
     ],
 )
 def test_bf16_only_where_it_is_seen_to_be_no_worse(
-    wanted: str, has_bf16: bool, losses: dict[str, float], chosen: str
+    wanted: str, against: str | None, losses: dict[str, float], chosen: str
 ) -> None:
     from modelyard.models.precision import decide
 
-    decision = decide(wanted, losses.__getitem__, has_bf16)
+    decision = decide(wanted, losses.__getitem__, against)
     assert decision.precision == chosen and decision.losses == losses and decision.why
 
 

@@ -1,22 +1,23 @@
 """Image networks: shapes, names, norms that stand still, and noise that comes again."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from modelyard.core.errors import BackboneUnusable, UnknownName
+from modelyard.models import backbones
 from modelyard.models.altered import altered
 from modelyard.models.dropout import noise
-from modelyard.models.efficientnet import MEAN, SPREAD, EfficientNetLite, scaled
-from modelyard.models.vision import ImageNetwork
+from modelyard.models.efficientnet import EfficientNetLite, scaled
+from modelyard.models.vision import ImageNetwork, load, side_of
 
 
-def small() -> ImageNetwork:
+@pytest.fixture
+def small(tiny_image_backbone: Path) -> ImageNetwork:
     torch.manual_seed(0)
-    body = EfficientNetLite(0.25, 0.25)
-    for weight in body.parameters():
-        if weight.ndim == 4:  # else what goes in is lost in so many layers
-            torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
-    mean, spread = torch.full((3,), MEAN), torch.full((3,), SPREAD)
-    return ImageNetwork(body, torch.nn.Linear(1280, 2), mean, spread, "small")
+    return load(tiny_image_backbone, width=2, side=32, dropout=0.0, augment="small")
 
 
 def pixels(count: int, side: int = 40) -> torch.Tensor:
@@ -46,8 +47,8 @@ def test_channels_are_multiples_of_eight() -> None:
     assert all(scaled(width, 1.1) % 8 == 0 for width in (16, 24, 40, 80, 112, 192, 320))
 
 
-def test_a_rows_output_does_not_depend_on_its_company() -> None:
-    network = small().train()
+def test_a_rows_output_does_not_depend_on_its_company(small: ImageNetwork) -> None:
+    network = small.train()
     network.augment = "none"
     before = {name: value.clone() for name, value in network.named_buffers()}
     rows = pixels(4)
@@ -59,8 +60,10 @@ def test_a_rows_output_does_not_depend_on_its_company() -> None:
     assert all(weight.grad is not None for weight in network.parameters())
 
 
-def test_images_are_altered_while_training_alone_and_the_same_with_the_same_noise() -> None:
-    network, rows = small(), pixels(3)
+def test_images_are_altered_while_training_alone_and_the_same_with_the_same_noise(
+    small: ImageNetwork,
+) -> None:
+    network, rows = small, pixels(3)
     network.train()
     with noise(7, 1, 0):
         first = network(rows)
@@ -85,3 +88,74 @@ def test_alterations_are_small_and_mirror_where_asked() -> None:
     sides = mirrored[:, 0, :, :8].mean((1, 2)) > mirrored[:, 0, :, -8:].mean((1, 2))
     assert 0.35 < sides.float().mean() < 0.65
     assert plain.abs().max() < 1.5 and len(plain.flatten(1).unique(dim=0)) == 200
+
+
+def test_a_network_is_saved_and_read_again(small: ImageNetwork, tmp_path: Path) -> None:
+    torch.nn.init.normal_(small.classifier.weight)
+    small.config.update({"id2label": {0: "no", 1: "yes"}})
+    small.save(tmp_path)
+    again = load(tmp_path, width=2, side=32, dropout=0.0, augment="none").eval()
+    rows = pixels(2)
+    assert torch.equal(small.eval()(rows), again(rows))
+    assert side_of(tmp_path) == 32 and again.config.id2label == {"0": "no", "1": "yes"}
+
+
+@pytest.fixture(params=["resnet", "vit"])
+def of_transformers(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A random network of transformers for images of 32 pixels, in a folder."""
+    import transformers
+
+    torch.manual_seed(0)
+    made = {
+        "resnet": lambda: transformers.ResNetModel(
+            transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+        ),
+        "vit": lambda: transformers.ViTModel(
+            transformers.ViTConfig(
+                hidden_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=32,
+                image_size=32,
+                patch_size=8,
+            )
+        ),
+    }
+    made[request.param]().save_pretrained(tmp_path / request.param)
+    normal = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "size": {"height": 32, "width": 32}}
+    (tmp_path / request.param / "preprocessor_config.json").write_text(json.dumps(normal))
+    return tmp_path / request.param
+
+
+def test_a_vision_network_of_transformers_is_a_backbone(
+    of_transformers: Path, tmp_path: Path
+) -> None:
+    found = backbones.resolve(str(of_transformers), kind="image")
+    side = side_of(found.folder)
+    network = load(found.folder, width=3, side=side, dropout=0.1, augment="small").train()
+    assert side == 32 and network.spread.flatten().tolist() == pytest.approx([51.0] * 3)
+    assert not any(m.training for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    network(pixels(2, 32)).sum().backward()
+    (tmp_path / "saved").mkdir()
+    network.save(tmp_path / "saved")
+    again = load(tmp_path / "saved", width=3, side=side, dropout=0.0, augment="none").eval()
+    rows = pixels(2, 32)
+    assert torch.equal(network.eval()(rows), again(rows))
+    assert torch.equal(network.mean, again.mean)
+
+
+def test_what_cannot_read_images_or_their_size_is_refused(
+    of_transformers: Path, tiny_backbone: Path
+) -> None:
+    if of_transformers.name == "vit":
+        with pytest.raises(BackboneUnusable, match="size = 40"):
+            load(of_transformers, width=2, side=40, dropout=0.0, augment="none")
+    with pytest.raises(BackboneUnusable, match="as an image classifier"):
+        load(tiny_backbone, width=2, side=32, dropout=0.0, augment="none")
+
+
+def test_a_known_backbone_reads_one_kind_of_input() -> None:
+    with pytest.raises(UnknownName, match="reads image, and backbone"):
+        backbones.refuse_unknown("efficientnet-lite0", kind="text")
+    with pytest.raises(UnknownName, match=r"known name \(efficientnet-lite0, "):
+        backbones.refuse_unknown("efficientnet", kind="image")

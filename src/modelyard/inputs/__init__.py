@@ -119,19 +119,19 @@ def find(kind: str) -> Input:
 def options_of(model: type[Options], kind: str, given: Mapping[str, Any]) -> Options:
     """What stands beside `kind` in [inputs] as a model's fields; raises SettingInvalid."""
     names = list(model.model_fields)
+    own = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} of [inputs]"
     for name in given:
         if name not in names:
             near = get_close_matches(name, names, n=1, cutoff=0.4)
             there_are = f"there are {', '.join(names)}." if names else "there are none."
             hint = f"did you mean {near[0]!r}?" if near else there_are
-            raise SettingInvalid(f"A {kind} of [inputs] has no option {name!r}; {hint}")
+            raise SettingInvalid(f"{own.capitalize()} has no option {name!r}; {hint}")
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingInvalid(
-            f"The option {first['loc'][0]!r} of a {kind} of [inputs]: {first['msg']}; got "
-            f"{first['input']!r}."
+            f"The option {first['loc'][0]!r} of {own}: {first['msg']}; got {first['input']!r}."
         ) from None
 
 

@@ -37,9 +37,17 @@ def finish(network: nn.Module) -> None:
 
 
 def _linears(body: nn.Module) -> list[str]:
-    """The names of the linear layers of the body, but for its pooler."""
+    """The names of the linear layers of the body, but for its pooler.
+
+    A convolution of single points is such a layer too.
+    """
     return [
         name.replace(".", r"\.")
         for name, module in body.named_modules()
-        if isinstance(module, nn.Linear) and "pooler" not in name
+        if _is_linear(module) and "pooler" not in name
     ]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    is_of_points = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+    return isinstance(module, nn.Linear) or is_of_points

@@ -12,8 +12,10 @@ from modelyard.models.batches import Pieces
 from modelyard.models.fast_bert import FastBert, is_possible
 from modelyard.models.fused import Fused, pretrained
 from modelyard.models.head import freeze_body, frozen_body
+from modelyard.models.vision import LiteNetwork
 
-NEW_FASTER = 10
+FASTER = 10
+"""Of what is new, and of convolutions, which fixed norms hold in place, against a transformer."""
 Prepared = tuple[nn.Module, Pieces, Pieces]
 
 
@@ -21,6 +23,7 @@ Prepared = tuple[nn.Module, Pieces, Pieces]
 class Method:
     """A way to move the weights.
 
+    `learning_rate` is for transformers and tables, `of_convolutions` for a network of such.
     `prepare` takes the network, the training and the validation pieces and gives what the loop
     trains on instead; `finish` folds what was learned back into the network it was given.
     """
@@ -28,6 +31,7 @@ class Method:
     name: str
     about: str
     learning_rate: float
+    of_convolutions: float
     prepare: Callable[[nn.Module, Pieces, Pieces, int], Prepared]
     finish: Callable[[nn.Module], None]
 
@@ -70,9 +74,9 @@ def _nothing(network: nn.Module) -> None:
 METHODS = {
     method.name: method
     for method in (
-        Method("full", "every weight moves", 1e-4, _full, _nothing),
-        Method("head", "the backbone is frozen", 1e-3, _head, _nothing),
-        Method("lora", "low-rank matrices, merged at the end", 5e-4, _lora, _merge),
+        Method("full", "every weight moves", 1e-4, 1e-3, _full, _nothing),
+        Method("head", "the backbone is frozen", 1e-3, 1e-3, _head, _nothing),
+        Method("lora", "low-rank matrices, merged at the end", 5e-4, 2e-3, _lora, _merge),
     )
 }
 
@@ -87,7 +91,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The weights that move, in groups: matrices decay; biases, norms, embeddings do not.
 
-    What is new beside pre-trained networks (towers for tables, the head over all) moves faster.
+    What is new beside pre-trained networks (towers for tables, the head over all) moves faster,
+    and so do convolutions.
     """
     embeddings = {
         id(parameter)
@@ -104,7 +109,7 @@ def parameter_groups(
     return [
         {
             "params": params,
-            "lr": learning_rate * (NEW_FASTER if is_new else 1),
+            "lr": learning_rate * (FASTER if is_new else 1),
             "weight_decay": 0.0 if is_still else weight_decay,
         }
         for (is_new, is_still), params in sorted(groups.items(), key=lambda group: group[0])
@@ -112,8 +117,16 @@ def parameter_groups(
 
 
 def _begun(network: nn.Module) -> list[nn.Module]:
-    """What began as pre-trained weights: all of a network that is no fused one."""
-    return list(pretrained(network)) if isinstance(network, Fused) else [network]
+    """What takes the rate as it is: pre-trained transformers, or a network that is no fused one."""
+    if not isinstance(network, Fused):
+        return [network]
+    return [tower for tower in pretrained(network) if not isinstance(tower, LiteNetwork)]
+
+
+def rate_of(method: Method, network: nn.Module) -> float:
+    """The learning rate of a method where none is given."""
+    is_of_convolutions = isinstance(network, LiteNetwork)
+    return method.of_convolutions if is_of_convolutions else method.learning_rate
 
 
 def optimiser_for(

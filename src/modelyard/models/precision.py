@@ -10,6 +10,7 @@ from torch import nn
 
 from modelyard.models.fast_bert import FastBert
 from modelyard.models.fused import towers_of
+from modelyard.models.vision import LiteNetwork
 
 TRIAL_STEPS = 20
 TOLERANCE = 0.01
@@ -28,23 +29,35 @@ class Decision:
         return asdict(self)
 
 
-def decide(wanted: str, trial: Callable[[str], float] | None, has_bf16: bool) -> Decision:
-    """Choose fp32 or bf16.
+def decide(wanted: str, trial: Callable[[str], float] | None, against: str | None) -> Decision:
+    """Choose fp32 or bf16; `against` says what stands against bf16 without a trial, if anything.
 
     `trial` gives the validation loss after TRIAL_STEPS steps from the same start in a precision;
-    it is asked only where the processor has bf16 and nothing was forced; None where there are no
+    it is asked only where nothing stands against bf16 nor was forced; None where there are no
     validation rows to see it on. No timing decides, so the same machine always decides the same.
     """
     if wanted != "auto":
         return Decision(wanted, "the project file says so", {})
-    if not has_bf16:
-        return Decision("fp32", "the processor does not compute in bf16", {})
+    if against:
+        return Decision("fp32", against, {})
     if trial is None:
         return Decision("fp32", "there are no validation rows to check bf16 on", {})
     losses = {precision: trial(precision) for precision in ("fp32", "bf16")}
     good = losses["bf16"] <= losses["fp32"] * (1 + TOLERANCE)
     why = f"after {TRIAL_STEPS} steps the validation loss is {losses['bf16']:.4f} in bf16"
     return Decision("bf16" if good else "fp32", f"{why}, {losses['fp32']:.4f} in fp32", losses)
+
+
+def what_is_against_bf16(network: nn.Module) -> str | None:
+    """Why a network trains in fp32 whatever a trial would say, or None."""
+    if not processor_has_bf16():
+        return "the processor does not compute in bf16"
+    towers = towers_of(network).values()
+    has_convolutions = any(isinstance(tower, LiteNetwork) for tower in towers)
+    if has_convolutions and not any(isinstance(tower, FastBert) for tower in towers):
+        # EfficientNet-Lite0 at 96 pixels, with its gradients: 43 images a second, in fp32 75
+        return "the gradients of convolutions take longer in bf16"
+    return None
 
 
 def processor_has_bf16() -> bool:

@@ -71,11 +71,11 @@ def _started(job: Job, method: methods.Method) -> Run:
     decision = precision.decide(
         job.options.precision,
         (lambda wanted: _trial(job, method, wanted)) if job.task.validation.rows else None,
-        precision.processor_has_bf16(),
+        precision.what_is_against_bf16(job.network),
     )
     decisions = {
         "method": {"method": method.name, "why": method.about},
-        "learning_rate": _learning_rate(job.options, method),
+        "learning_rate": _learning_rate(job, method),
         "precision": decision.to_json(),
     }
     if not job.options.minutes:
@@ -101,10 +101,11 @@ def _resumed(job: Job, method: methods.Method) -> Run | None:
     return run
 
 
-def _learning_rate(options: Train, method: methods.Method) -> dict[str, Any]:
-    if options.learning_rate is not None:
-        return {"learning_rate": options.learning_rate, "why": "the project file says so"}
-    return {"learning_rate": method.learning_rate, "why": f"the default of method {method.name}"}
+def _learning_rate(job: Job, method: methods.Method) -> dict[str, Any]:
+    if job.options.learning_rate is not None:
+        return {"learning_rate": job.options.learning_rate, "why": "the project file says so"}
+    rate = methods.rate_of(method, job.network)
+    return {"learning_rate": rate, "why": f"the default of method {method.name}"}
 
 
 def _epochs(job: Job) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def _is_sampled(network: nn.Module, options: Train) -> bool:
 def _trial(job: Job, method: methods.Method, wanted: str) -> float:
     """The validation loss after a few steps in a precision, on a copy of the network."""
     decisions = {
-        "learning_rate": _learning_rate(job.options, method),
+        "learning_rate": _learning_rate(job, method),
         "precision": {"precision": wanted},
     }
     tried = replace(
