@@ -158,3 +158,27 @@ def test_moments_are_read() -> None:
     assert len({moment_of(value) for value in values}) == 1
     assert moment_of(3) == moment_of("3.0") == moment_of(Decimal(3)) == ("number", 3.0)
     assert [moment_of(bad) for bad in ("soon", "", float("inf"), "nan")] == [None] * 4
+
+
+def test_parts_are_as_given_but_for_equal_texts() -> None:
+    rows = [("ab"[n % 2], str(n), None) for n in range(12)]
+    rows[10] = ("a", "0", None)  # equal to the first one, which is trained on
+    column = ["train"] * 6 + ["Val", "dev"] + ["test"] * 3 + [" TEST "]
+    found = parted(rows, column, given="part")
+    assert found.part.tolist() == [TRAIN] * 6 + [VALIDATION] * 2 + [TEST, TEST, TRAIN, TEST]
+    assert found.moved == [10] and found.way == "as given (part)"
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (["train", "train", "holdout"], "holds 'holdout'; it takes train"),
+        (["train", "train", None], "holds None"),
+        (["train", "train", "dev"], "No row has test"),
+        (["train", "test", "test"], "fewer than two classes"),
+    ],
+)
+def test_parts_that_cannot_be_as_given(column: list[Any], said: str) -> None:
+    rows = [("a", "0", None), ("b", "1", None), ("b", "2", None)]
+    with pytest.raises(SplitImpossible, match=said):
+        parted(rows, column, given="part")

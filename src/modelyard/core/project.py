@@ -42,12 +42,15 @@ class Split(Section):
     )
     group: Name | None = Field(None, description="column whose equal values stay on one side")
     time: Name | None = Field(None, description="column to sort by: the newest rows are the test")
+    given: Name | None = Field(
+        None, description="column that says it: train, validation or test; no shares count then"
+    )
     seed: Seed = Field(42, description="seed of the split")
 
     @model_validator(mode="after")
     def _one_way(self) -> "Split":
-        if sum(way is not None for way in (self.by, self.group, self.time)) > 1:
-            raise ValueError("choose one of by, group and time")
+        if sum(way is not None for way in (self.by, self.group, self.time, self.given)) > 1:
+            raise ValueError("choose one of by, group, time and given")
         if self.test + self.validation >= 1:
             raise ValueError("test and validation together must leave rows to train on")
         return self

@@ -141,7 +141,7 @@ def columns_of(records: Iterable[Record]) -> list[str]:
 def columns_wanted(project: Project) -> list[str]:
     """The columns that a project names, each once."""
     split = project.data.split
-    named = [*project.inputs, project.target.column, split.by, split.group, split.time]
+    named = [*project.inputs, project.target.column, split.by, split.group, split.time, split.given]
     return [name for name in dict.fromkeys(named) if name]
 
 

@@ -1,4 +1,4 @@
-"""Parting rows into training, validation and test: by shares, by group, or by time."""
+"""Parting rows into training, validation and test: by shares, group or time, or as given."""
 
 import math
 from collections import Counter, defaultdict
@@ -16,6 +16,11 @@ from modelyard.core.project import Split
 
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
+GIVEN = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
+    "test": TEST,
+}
 Indices = NDArray[np.int64]
 
 
@@ -34,10 +39,10 @@ class Parted:
 def split(
     labels: Sequence[str], keys: Sequence[str], settings: Split, column: Sequence[Any] | None
 ) -> Parted:
-    """Part N rows; `keys` (N,) are equal where texts are, `column` (N,) holds by, group or time.
+    """Part N rows; `keys` (N,) are equal where texts are.
 
-    The same rows and settings give the same parts. Equal texts never stand on two sides, nor do
-    equal groups. Raises SplitImpossible.
+    `column` (N,) holds what by, group, time or given names. The same rows and settings give the
+    same parts. Equal texts never stand on two sides, nor do equal groups. Raises SplitImpossible.
     """
     joined = 0
     if settings.group and column is not None:
@@ -46,13 +51,17 @@ def split(
     elif settings.time and column is not None:
         part = _by_time(column, settings)
         way = f"by time ({settings.time}): the newest rows are the test"
+    elif settings.given and column is not None:
+        part = _as_given(column, settings)
+        way = f"as given ({settings.given})"
     else:
         strata = labels if column is None else [str(value) for value in column]
         part = _stratified(strata, settings)
         way = f"stratified by {settings.by or 'the target'}, seed {settings.seed}"
+    asked = [place for place in (VALIDATION, TEST) if (part == place).any()]
     moved = _move_equal_texts(part, keys)
     _look_at(part, labels, way)
-    _refuse_emptied(part, settings, way)
+    _refuse_emptied(part, asked, way)
     return Parted(part, way, moved, joined)
 
 
@@ -66,10 +75,10 @@ def _look_at(part: Indices, labels: Sequence[str], way: str) -> None:
         )
 
 
-def _refuse_emptied(part: Indices, settings: Split, way: str) -> None:
+def _refuse_emptied(part: Indices, asked: Sequence[int], way: str) -> None:
     """Refuse a part that was asked for and lost all its rows to training."""
-    for place, share in ((VALIDATION, settings.validation), (TEST, settings.test)):
-        if share and not (part == place).any():
+    for place in asked:
+        if not (part == place).any():
             raise SplitImpossible(
                 f"Split {way}, every {PARTS[place]} row has a text that stands in another part "
                 "too, so none is left; add rows with other texts, or split another way."
@@ -168,6 +177,24 @@ def _units(groups: Sequence[str], keys: Sequence[str]) -> list[list[int]]:
     for index, group in enumerate(groups):
         units[root(("group", group))].append(index)
     return list(units.values())
+
+
+def _as_given(column: Sequence[Any], settings: Split) -> Indices:
+    """The part that each row names."""
+    names = [str(value).strip().casefold() for value in column]
+    strange = [value for value, name in zip(column, names, strict=True) if name not in GIVEN]
+    if strange:
+        raise SplitImpossible(
+            f"The column {settings.given!r} of data.split.given holds {strange[0]!r}; it takes "
+            "train, validation (or valid, val, dev) and test."
+        )
+    part = np.array([GIVEN[name] for name in names], dtype=np.int64)
+    if not (part == TEST).any():
+        raise SplitImpossible(
+            f"No row has test in the column {settings.given!r} of data.split.given, so there would "
+            "be nothing to audit the model on; name the test rows."
+        )
+    return part
 
 
 def _by_time(column: Sequence[Any], settings: Split) -> Indices:

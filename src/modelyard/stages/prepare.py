@@ -234,7 +234,7 @@ def _near(project: Project, found: Sorted, events: Events) -> list[same.Alike]:
 
 def _parted(project: Project, found: Sorted) -> Parted:
     settings = project.data.split
-    name = settings.by or settings.group or settings.time
+    name = settings.by or settings.group or settings.time or settings.given
     column = [record.values[name] for record in found.kept] if name else None
     keys = [same.normalised(key) for key in _keys(project, found.kept)]
     target = targets.find(project.target.kind)
