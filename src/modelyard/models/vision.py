@@ -54,7 +54,7 @@ class ImageNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Outputs (P, C)."""
         maps = (pixels.float() - self.mean) / self.spread
-        if not torch.jit.is_tracing():  # a third faster on a processor; a graph has it its own way
+        if not torch.onnx.is_in_onnx_export():  # a third faster on a processor; a graph has it its own way
             maps = maps.contiguous(memory_format=torch.channels_last)
         if self.training and self.augment != "none":
             maps = altered(maps, is_mirrored=self.augment == "mirrored")
@@ -88,7 +88,8 @@ class LiteNetwork(ImageNetwork):
         self.classifier = nn.Linear(efficientnet.HEAD, width)
         nn.init.normal_(self.classifier.weight, std=NEW_DEVIATION)
         nn.init.zeros_(self.classifier.bias)
-        self.to(memory_format=torch.channels_last)
+        own: Any = self  # whose types do not know the memory's format
+        own.to(memory_format=torch.channels_last)
 
     @property
     def base_model(self) -> nn.Module:
