@@ -32,6 +32,13 @@ from modelyard.service.server import configuration, serve
 TEXT = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏"
 WORDS = TEXT.split()
 COLUMN = "text"
+EXAMPLES = {
+    "text": (
+        {COLUMN: "the film was good and the plot is fine"},
+        {COLUMN: "dull and cold"},
+    ),
+    "image": ({"photo": inputs.find("image").example()},),
+}
 
 
 def write_release(folder: Path, labels: int = 2) -> Path:
@@ -56,6 +63,50 @@ def write_release(folder: Path, labels: int = 2) -> Path:
     (folder / "model.json").write_text(spec.model_dump_json())
     (folder / "report.html").write_text("<!doctype html><title>Report</title><p>An audit.")
     return folder
+
+
+def write_image_release(folder: Path) -> Path:
+    """A release that tells dark images from bright ones, as far as the runtime reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(_brightness())
+    state = {"size": 16, "fit": "pad", "augment": "none"}
+    spec = ModelSpec(
+        name="tiny",
+        version="3",
+        inputs=[ColumnState(column="photo", kind="image", state=state)],
+        target=ColumnState(column="label", kind="class", state={"labels": ["bright", "dark"]}),
+        graph="model.onnx",
+    )
+    (folder / "model.json").write_text(spec.model_dump_json())
+    (folder / "report.html").write_text("<!doctype html><title>Report</title><p>An audit.")
+    return folder
+
+
+def _brightness() -> bytes:
+    """The mean of the pixels, from -2 to 2, and its negative: logits (P, 2)."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "middle": np.array(127.5, dtype=np.float32),
+        "rate": np.array(1 / 64, dtype=np.float32),
+        "signs": np.array([[1.0, -1.0]], dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["levels"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Sub", ["mean", "middle"], ["centred"]),
+        helper.make_node("Mul", ["centred", "rate"], ["scaled"]),
+        helper.make_node("Unsqueeze", ["scaled", "last"], ["column"]),
+        helper.make_node("MatMul", ["column", "signs"], ["logits"]),
+    ]
+    initial = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    initial.append(numpy_helper.from_array(np.array([1]), "last"))
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["P", 3, 16, 16])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["P", 2])
+    graph = helper.make_graph(nodes, "brightness", [pixels], [logits], initial)
+    opset = helper.make_opsetid("", 17)
+    made: bytes = helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    return made
 
 
 def _graph(words: int, labels: int) -> bytes:
@@ -119,10 +170,7 @@ def info_of(runtime: Runtime, folder: Path) -> ReleaseInfo:
         wire=targets.find(spec.target.kind).wire,
         labels=tuple(spec.target.state["labels"]),
         description="Says whether a film is good.",
-        examples=(
-            {COLUMN: "the film was good and the plot is fine"},
-            {COLUMN: "dull and cold"},
-        ),
+        examples=EXAMPLES[spec.inputs[0].kind],
         report=folder / "report.html",
     )
 

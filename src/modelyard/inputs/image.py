@@ -54,6 +54,7 @@ class Image:
     kind = "image"
     together = False
     identifies = True
+    has_tokens = False
     blank = ((127,),)
     datatype = "BYTES"
     is_binary = True

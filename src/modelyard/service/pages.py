@@ -25,7 +25,17 @@ TYPES = {
     "js": "text/javascript",
     "svg": "image/svg+xml",
 }
-ASSETS = ("docs.css", "docs.js", "look.css", "mark.svg", "try.css", "try.js", "words.js")
+ASSETS = (
+    "curl.js",
+    "docs.css",
+    "docs.js",
+    "image.js",
+    "look.css",
+    "mark.svg",
+    "try.css",
+    "try.js",
+    "words.js",
+)
 
 
 def router(release: ReleaseInfo, limits: Serve) -> APIRouter:

@@ -1,58 +1,53 @@
 import { words } from "./words.js";
 
-// An image to ask about: chosen, dropped or pasted, and shown as it will be sent.
+// A control that holds an image as a data: URL: chosen, dropped or pasted, and shown.
 
 const READ = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
 
-export function imageField(name, id, changed) {
-  const input = Object.assign(document.createElement("input"), { type: "file", accept: READ, id });
+export function imageControl(name) {
+  const control = Object.assign(document.createElement("input"), { type: "hidden" });
+  const file = Object.assign(document.createElement("input"), { type: "file", accept: READ });
   const shown = Object.assign(document.createElement("img"), { alt: "", hidden: true });
-  const hint = Object.assign(document.createElement("span"), { className: "small muted", textContent: words.choose });
-  const place = Object.assign(document.createElement("div"), { className: "drop" });
-  place.append(shown, hint, input);
-  let url = "";
+  const hint = Object.assign(document.createElement("span"), { className: "small muted" });
+  const place = Object.assign(document.createElement("label"), { className: "drop" });
+  file.setAttribute("aria-label", name);
+  place.append(shown, hint, file);
 
-  function put(value, told = "") {
-    url = value;
-    shown.hidden = !url;
-    if (url) shown.src = url;
-    else shown.removeAttribute("src");
-    hint.textContent = told || (url ? words.change : words.choose);
-    input.removeAttribute("aria-invalid");
-    changed();
+  function show() {
+    shown.hidden = !control.value;
+    if (control.value) shown.src = asUrl(control.value);
+    hint.textContent = control.fileName ?? (control.value ? words.change : words.choose);
   }
 
-  function read(file) {
-    if (!file) return;
+  function put(chosen) {
+    if (!chosen) return;
     const reader = new FileReader();
-    reader.addEventListener("load", () => put(reader.result, file.name));
-    reader.readAsDataURL(file);
+    reader.addEventListener("load", () => {
+      control.value = reader.result;
+      control.fileName = chosen.name;
+      control.dispatchEvent(new Event("input"));
+    });
+    reader.readAsDataURL(chosen);
   }
 
-  input.addEventListener("change", () => read(input.files[0]));
-  place.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    place.classList.add("over");
+  control.addEventListener("input", (event) => {
+    if (event.example) control.fileName = undefined;
+    show();
   });
+  shown.addEventListener("error", () => (shown.hidden = true));
+  file.addEventListener("change", () => put(file.files[0]));
+  place.addEventListener("dragover", (event) => event.preventDefault());
+  place.addEventListener("dragenter", () => place.classList.add("over"));
   place.addEventListener("dragleave", () => place.classList.remove("over"));
   place.addEventListener("drop", (event) => {
     event.preventDefault();
     place.classList.remove("over");
-    read(event.dataTransfer.files[0]);
+    put(event.dataTransfer.files[0]);
   });
-  document.addEventListener("paste", (event) => read(event.clipboardData.files[0]));
-  shown.addEventListener("error", () => (shown.hidden = true));
-
-  return {
-    element: place,
-    control: input,
-    get value() {
-      return url;
-    },
-    put,
-    problem: (limits) => {
-      if (!url) return words.noImage(name);
-      return url.length > limits.max_body_bytes && words.largeImage;
-    },
-  };
+  document.addEventListener("paste", (event) => put(event.clipboardData.files[0]));
+  show();
+  return Object.assign(control, { shell: place, focus: () => file.focus() });
 }
+
+// Base64 alone is an image too; what kind it is the browser finds out.
+export const asUrl = (value) => (value.startsWith("data:") ? value : `data:image/png;base64,${value}`);

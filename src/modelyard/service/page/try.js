@@ -1,3 +1,5 @@
+import { command } from "./curl.js";
+import { asUrl, imageControl } from "./image.js";
 import { number, percent, translate, words } from "./words.js";
 
 const TOP = 10;
@@ -38,22 +40,23 @@ function field(input, place) {
   const id = `field-${place}`;
   const label = element("label", { htmlFor: id, textContent: input.name });
   const left = element("span", { className: "small muted", id: `left-${place}` });
-  const control = (kinds[input.kind] ?? kinds.text)(id);
+  const control = (kinds[input.kind] ?? kinds.text)(id, input);
   Object.assign(control, { id, autocomplete: "off" });
   control.dataset.column = input.name;
   control.dataset.kind = input.kind;
   control.setAttribute("aria-describedby", left.id);
   control.placeholder = String(release.example[input.name] ?? "");
   control.addEventListener("input", () => edited(control, left));
-  control.addEventListener("keydown", sendByKey);
+  (control.shell ?? control).addEventListener("keydown", sendByKey);
   const name = element("div", { className: "name" }, label, left);
   const list = element("datalist", { id: `${id}-values` }, ...options(input));
-  return element("div", { className: `field ${input.kind}` }, name, control, list);
+  return element("div", { className: `field ${input.kind}` }, name, control, control.shell ?? "", list);
 }
 
 // A control for each kind of input
 
 const kinds = {
+  image: (id, input) => imageControl(input.name),
   text: () => element("textarea", { rows: release.inputs.length > 1 ? 2 : 3 }),
   number: () => element("input", { type: "text", inputMode: "decimal" }),
   category: (id) => {
@@ -76,17 +79,26 @@ function element(tag, properties, ...children) {
 function showExamples() {
   at("examples").hidden = !release.examples.length;
   for (const row of release.examples) {
-    const text = Object.values(row).join(" · ");
+    const text = release.inputs
+      .filter((input) => input.kind !== "image")
+      .map((input) => row[input.name])
+      .join(" · ");
     const button = element("button", { type: "button", textContent: text, title: text });
+    button.prepend(...pictures(row));
     button.addEventListener("click", () => useExample(row));
     at("examples").append(button);
   }
 }
 
+function pictures(row) {
+  const named = release.inputs.filter((input) => input.kind === "image" && row[input.name]);
+  return named.map((input) => element("img", { src: asUrl(row[input.name]), alt: input.name }));
+}
+
 function useExample(row) {
   for (const control of controls()) {
     control.value = row[control.dataset.column] ?? "";
-    control.dispatchEvent(new Event("input"));
+    control.dispatchEvent(Object.assign(new Event("input"), { example: true }));
   }
   send();
 }
@@ -95,9 +107,15 @@ function useExample(row) {
 
 const controls = () => [...at("fields").querySelectorAll("[data-column]")];
 const length = (text) => [...text].length;
+const longest = (control) => (control.dataset.kind === "image" ? Infinity : release.limits.max_characters);
 
 function row() {
   return Object.fromEntries(controls().map((control) => [control.dataset.column, value(control)]));
+}
+
+function files() {
+  const read = controls().filter((control) => control.fileName);
+  return Object.fromEntries(read.map((control) => [control.dataset.column, control.fileName]));
 }
 
 function value(control) {
@@ -110,7 +128,7 @@ function value(control) {
 function edited(area, left) {
   edits += 1;
   area.removeAttribute("aria-invalid");
-  const most = release.limits.max_characters;
+  const most = longest(area);
   const spare = most - length(area.value);
   left.textContent = spare < 0 ? words.over(number(-spare)) : spare < most / 10 ? words.left(number(spare)) : "";
   at("answer").classList.add("stale");
@@ -131,10 +149,7 @@ function path() {
 
 function showCurl() {
   const filled = controls().some((control) => control.value.trim());
-  const body = JSON.stringify({ rows: [filled ? row() : release.example] });
-  const quoted = `'${body.replaceAll("'", String.raw`'\''`)}'`;
-  at("curl").textContent =
-    `curl ${location.origin}${path()} \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted}`;
+  at("curl").textContent = command(location.origin + path(), filled ? row() : release.example, files());
 }
 
 // Asking
@@ -164,9 +179,9 @@ async function send() {
 function complete() {
   const none = controls().every((control) => !control.value.trim());
   for (const area of controls()) {
-    const most = release.limits.max_characters;
+    const most = longest(area);
     const problem = none
-      ? words.empty(area.dataset.column)
+      ? (area.dataset.kind === "image" ? words.noImage : words.empty)(area.dataset.column)
       : length(area.value) > most && words.tooLong(number(most));
     if (problem) {
       area.setAttribute("aria-invalid", "true");
