@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,12 +46,12 @@ RUSSIAN = "Очень хороший магазин, всем рекоменду
 FRENCH = "C'est un très bon produit, j'ai été ravi.\nLa qualité laisse à désirer.\n"
 
 
-def project(folder: Path, rows: str, **data: Any) -> Project:
+def project(folder: Path, rows: str, kind: str = "text", **data: Any) -> Project:
     made = Project.model_validate(
         {
             "name": "test",
             "data": {"rows": rows, **data},
-            "inputs": {"text": "text"},
+            "inputs": {kind: kind},
             "target": {"column": "label"},
         }
     )
@@ -287,6 +287,21 @@ def test_other_files_in_a_folder_of_texts_are_told(by_class: Path) -> None:
     assert "left out in rows: 1, such" in warned.text and "good/notes.md" in warned.text
 
 
+def test_a_folder_of_images_by_class(tmp_path: Path) -> None:
+    for name in ("cat/b.PNG", "cat/a.jpg", "dog/deep/c.webp", "dog/notes.md", "loose.png"):
+        (tmp_path / "rows" / name).parent.mkdir(parents=True, exist_ok=True)
+        written(tmp_path / "rows", name, b"x")
+    told: list[Event] = []
+    rows = read(project(tmp_path, "rows", kind="image"), told.append)
+    assert [r.values for r in rows.records] == [
+        {"image": name, "label": name.partition("/")[0], "file": name}
+        for name in ("cat/a.jpg", "cat/b.PNG", "dog/deep/c.webp")
+    ]
+    assert rows.beside == tmp_path / "rows" and rows.encoding is None
+    [warned] = [event for event in told if isinstance(event, Warned)]
+    assert "left out in rows: 2, such as dog/notes.md" in warned.text
+
+
 def test_a_folder_without_classes_is_said(tmp_path: Path) -> None:
     written(tmp_path, "loose.txt", "a")
     with pytest.raises(RowsEmpty, match="CLASS/NAME"):
@@ -351,6 +366,27 @@ def test_a_bad_query_is_said(
     connection = sqlite3.connect(database / "rows.db")
     assert connection.execute("select count(*) from told").fetchone() == (2,)
     connection.close()
+
+
+class Decoding:
+    """A feature of a Hub dataset that opens what it is given, unless it is told not to."""
+
+    def __init__(self, decode: bool = True):
+        self.decode = decode
+
+
+class HubRows(list[dict[str, Any]]):
+    features: ClassVar[dict[str, Any]] = {"photo": Decoding(), "label": object()}
+
+    def cast_column(self, name: str, feature: Decoding) -> list[dict[str, Any]]:
+        assert not feature.decode
+        return [{**row, name: {"bytes": b"a", "path": None}} for row in self]
+
+
+def test_images_of_the_hub_are_not_opened() -> None:
+    assert hub._undecoded(HubRows([{"photo": "opened", "label": 1}])) == [
+        {"photo": {"bytes": b"a", "path": None}, "label": 1}
+    ]
 
 
 def test_rows_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

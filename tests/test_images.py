@@ -270,6 +270,15 @@ def test_few_images_are_decoded_at_once_and_many_when_they_are_wanted() -> None:
     assert both.shape == (4, 3, 32, 32) and (both[3] == want[0]).all()
 
 
+def test_a_hub_datasets_images_are_read(tmp_path: Path) -> None:
+    content = png(drawn(3, True))
+    (tmp_path / "a.png").write_bytes(content)
+    for value in ({"bytes": content, "path": "b.png"}, {"bytes": None, "path": "a.png"}):
+        assert IMAGE.read(value, tmp_path) == content
+    assert IMAGE.check(IMAGE.read({"bytes": None, "path": None}, tmp_path))
+    assert IMAGE.check({"path": str(tmp_path / "a.png")})  # a service opens no file it is told of
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(SettingInvalid, match="did you mean 'size'"):
         IMAGE.options({"sice": 10})

@@ -51,7 +51,15 @@ def records(address: HubAddress) -> Iterator[Record]:
         split=address.split,
         revision=address.revision,
     )
-    return (Record(number, dict(row)) for number, row in enumerate(rows, start=1))
+    return (Record(number, dict(row)) for number, row in enumerate(_undecoded(rows), start=1))
+
+
+def _undecoded(rows: Any) -> Any:
+    """A dataset whose images stay as they are stored: a mapping of bytes and path."""
+    for name, feature in (getattr(rows, "features", None) or {}).items():
+        if getattr(feature, "decode", False):
+            rows = rows.cast_column(name, type(feature)(decode=False))
+    return rows
 
 
 def facts(address: HubAddress) -> RowFacts:

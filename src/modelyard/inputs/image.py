@@ -74,6 +74,8 @@ class Image:
 
     def read(self, value: Any, beside: Path) -> Any:
         """The picture's bytes: those of the file where the value is its path."""
+        if isinstance(value, dict) and value.get("bytes") is None:
+            value = value.get("path", value)
         found = beside / value if isinstance(value, str) and is_file(beside, value) else value
         try:
             return pixels.encoded(found)
