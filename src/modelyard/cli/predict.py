@@ -63,7 +63,7 @@ def _tell_encoding(opened: "Opened") -> None:
 
 
 def answer(
-    runtime: "Runtime", records: "list[Record]", counted_in: str, beside: Path
+    runtime: "Runtime", records: "list[Record]", counted_in: str, beside: Path = Path()
 ) -> Iterator[dict[str, Any]]:
     """Each row with its answer; a row that cannot be answered says why and harms no other.
 

@@ -173,9 +173,13 @@ def facts(project: Project) -> RowFacts:
     if not records:
         raise RowsEmpty(f"{without_secrets(data.rows)} holds no rows; add rows.")
     require(columns_of(records), columns_wanted(project), without_secrets(data.rows))
-    characters = sum(len(str(r.values.get(name, ""))) for r in records for name in project.inputs)
+    characters = sum(_length(r.values.get(name, "")) for r in records for name in project.inputs)
     rows = len(records) if len(records) < QUICK_ROWS else _count(data, project.folder, records)
     return RowFacts(rows, characters / len(records))
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, str | bytes) else len(str(value))
 
 
 def _count(data: Data, base: Path, records: Sequence[Record]) -> int:

@@ -86,6 +86,9 @@ class Input(Protocol):
     def picture(self, value: Any) -> str | None:
         """A small picture of a value as a data: URL, where there is something to see."""
 
+    def tokens(self, options: Mapping[str, Any], characters: float) -> float:
+        """About what a value costs to read, where one has so many characters on average."""
+
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from B raw values to pieces; `folder` is a Model, Release or backbone."""
 

@@ -84,6 +84,10 @@ class Category:
         """Nothing is to see."""
         return
 
+    def tokens(self, options: Mapping[str, Any], characters: float) -> float:
+        """As much as one token."""
+        return 1.0
+
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from values to `codes` (B, 1)."""
         codes = {value: code for code, value in enumerate(state["values"], start=FIRST)}

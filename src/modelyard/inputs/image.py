@@ -22,6 +22,7 @@ from modelyard.runtime.encoded import Deferred, Encoded, Kept
 
 PATCH = 14
 """A square of so many pixels costs as much as a token: so an image of 224 costs 256."""
+USUAL_SIZE = 224
 FEW = 32
 """Images that are decoded at once; of more, each is when a batch wants it."""
 PLAIN_SIDE = 32
@@ -65,7 +66,9 @@ class Image:
         """What stands beside `kind`, checked; raises SettingInvalid."""
         return options_of(Options, self.kind, given)
 
-    def learn(self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path) -> State:
+    def learn(
+        self, values: Sequence[Any], options: Mapping[str, Any], backbone: Path, reads: str
+    ) -> State:
         """What the network sees of an image; nothing is learned from the values."""
         from modelyard.models.vision import side_of
 
@@ -102,6 +105,10 @@ class Image:
     def picture(self, value: Any) -> str | None:
         """A small copy as a data: URL."""
         return pixels.data_url(pixels.picture(value, THUMBNAIL), THUMBNAIL)
+
+    def tokens(self, options: Mapping[str, Any], characters: float) -> float:
+        """One for each square of 14 pixels; 224 pixels are taken for a size that is not given."""
+        return _tokens(self.options(options).size or USUAL_SIZE)
 
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from pictures to `pixels` (B, 3, size, size), from 0 to 255."""

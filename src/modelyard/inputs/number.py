@@ -92,6 +92,10 @@ class Number:
         """Nothing is to see."""
         return
 
+    def tokens(self, options: Mapping[str, Any], characters: float) -> float:
+        """As much as one token."""
+        return 1.0
+
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from numbers to `values` (B, 2): scales from the median; 1 where missing."""
         return partial(_encode, state["median"], state["scale"])

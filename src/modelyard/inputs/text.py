@@ -26,6 +26,8 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 CHUNK_ROWS = 4096
+TOKENS_PER_CHARACTER = 0.25
+MOST_TOKENS = 512
 CLASSES = {
     "rows": "AutoModelForSequenceClassification",
     "tokens": "AutoModelForTokenClassification",
@@ -106,6 +108,10 @@ class Text:
         except UnicodeEncodeError:
             return "the text holds half a surrogate pair, which is no character"
         return None
+
+    def tokens(self, options: Mapping[str, Any], characters: float) -> float:
+        """A token for each four characters, up to two windows."""
+        return min(MOST_TOKENS, 2 + characters * TOKENS_PER_CHARACTER)
 
     def encoder(self, state: State, folder: Path) -> Encode:
         """A function from texts to pieces of `input_ids` and `attention_mask`."""

@@ -33,8 +33,6 @@ NOWHERE = Path("/nonexistent")
 TABLE_SIZE = transformer(256, 1, 0)
 MEASURING_SECONDS = 0.05
 START_SECONDS = 10.0  # imports, loading, saving
-TOKENS_PER_CHARACTER = 0.25
-MOST_TOKENS = 512
 STEP_TOKENS = 4096
 EPOCH_IN_FORWARDS = 3.2  # forward, a backward pass, evaluation
 USED_SHARE = 0.6  # of the speed of plain matrix products
@@ -78,12 +76,20 @@ def causes(project: Project) -> Mapping[str, str]:
 
 def estimate(project: Project, facts: RowFacts) -> Estimate:
     """Seconds, memory and disk, from the backbone's size and this machine's speed."""
-    sizes = [backbones.size(n, project.folder) for n in backbone_names(project).values()]
-    size = sizes[0] if sizes else TABLE_SIZE
+    names = backbone_names(project)
+    sizes = {kind: backbones.size(name, project.folder) for kind, name in names.items()}
+    size = max(sizes.values(), key=lambda each: each.parameters, default=TABLE_SIZE)
     options = project.train
     rows = facts.rows * (1 - project.data.split.test - project.data.split.validation)
-    tokens = rows * min(MOST_TOKENS, 2 + facts.mean_characters * TOKENS_PER_CHARACTER)
-    forward = 2 * size.body * tokens
+    forward = (
+        2
+        * rows
+        * sum(
+            sizes.get(column.kind, TABLE_SIZE).body
+            * inputs.find(column.kind).tokens(column.options, facts.mean_characters)
+            for column in project.inputs.values()
+        )
+    )
     epochs = options.epochs or epochs_for(max(1, math.ceil(rows / options.batch_rows)))
     passes = {"head": 1.0}.get(options.method, EPOCH_IN_FORWARDS * epochs)
     computing = passes * forward / (_operations_per_s() * USED_SHARE)

@@ -64,7 +64,7 @@ def front_matter(facts: Facts) -> str:
         license_name="not-stated" if licence == "other" else None,
         base_model=[name for name in map(_base_model, facts.backbones) if name] or None,
         pipeline_tag=facts.pipeline,
-        library_name="transformers",
+        library_name="transformers" if _auto_class(facts) else None,
         tags=["modelyard", "onnx", *[each.kind for each in facts.spec.inputs]],
         metrics=list(metrics),
         eval_results=results,
@@ -239,7 +239,7 @@ def _limits(facts: Facts) -> str:
 
 
 def _weights(facts: Facts) -> str:
-    if facts.config:
+    if _auto_class(facts):
         return "`model.safetensors`, which transformers loads, has the weights"
     return "The network that was trained, also in this folder, is"
 
@@ -253,11 +253,14 @@ def _how_to_run(facts: Facts, signer: str) -> str:
     row = {each.column: inputs.find(each.kind).example() for each in facts.spec.inputs}
     body = json.dumps({"rows": [row]}, ensure_ascii=False).replace("'", "'\\''")
     auto = _auto_class(facts)
+    reads_images = bool(auto and "Image" in auto)
+    reader = "AutoImageProcessor" if reads_images else "AutoTokenizer"
+    variable = "processor" if reads_images else "tokenizer"
     python = (
         "Or with transformers, as it is:\n\n```python\n"
-        f"from transformers import {auto}, AutoTokenizer\n\n"
+        f"from transformers import {auto}, {reader}\n\n"
         f'model = {auto}.from_pretrained("FOLDER")\n'
-        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n```\n\n'
+        f'{variable} = {reader}.from_pretrained("FOLDER")\n```\n\n'
         if auto
         else ""
     )

@@ -11,6 +11,7 @@ from modelyard.stages.report.sentences import headline
 Json = dict[str, Any]
 # What a network's class in transformers is for on the Hugging Face Hub.
 PIPELINES = {
+    "ForImageClassification": "image-classification",
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
 }
