@@ -133,9 +133,7 @@ class Number:
             "problem_type": "regression",
         }
 
-    def truth(
-        self, truths: Sequence[float], state: State, encoded: Encoded
-    ) -> NDArray[np.float32]:
+    def truth(self, truths: Sequence[float], state: State, encoded: Encoded) -> NDArray[np.float32]:
         """Each truth's distance from the median, in scales (B,)."""
         return _distances(truths, state).astype(np.float32)
 
