@@ -238,7 +238,7 @@ COMPRESSION = {
     "choice": "int8",
     "why": "it loses 0.00 points",
     "rungs": [
-        {"name": name, "accuracy": 0.9, "low": 0.8, "high": 0.95, "rows": 40, "loss": 0.0}
+        {"name": name, "value": 0.9, "low": 0.8, "high": 0.95, "rows": 40, "loss": 0.0}
         | {"agreement": 1.0, "bytes": 22_900_000}
         for name in ("fp32", "int8")
     ],

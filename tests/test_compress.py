@@ -239,11 +239,11 @@ def test_int8_is_released_where_it_loses_little(
     assert (told["target"], told["choice"]) == ("int8", "int8")
     assert [event.choice for event in result.events if isinstance(event, Decided)] == ["int8"]
     plain, small = told["rungs"]
-    assert plain["accuracy"] == plain["agreement"] == 1.0
+    assert plain["value"] == plain["agreement"] == 1.0
     assert plain["loss"] == 0.0
     assert plain["largest_difference"] < 1e-4 < small["largest_difference"]
-    assert small["agreement"] == small["accuracy"] == pytest.approx(1 - small["loss"], abs=1e-6)
-    assert small["low"] < small["accuracy"] <= small["high"]
+    assert small["agreement"] == small["value"] == pytest.approx(1 - small["loss"], abs=1e-6)
+    assert small["low"] < small["value"] <= small["high"]
     assert small["rows"] == len(TEXTS)
     assert small["bytes"] == (result.folder / "graph.onnx").stat().st_size < plain["bytes"]
     assert set(result.record["rows_per_s"]) == {"fp32", "int8"}

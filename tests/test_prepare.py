@@ -217,10 +217,10 @@ def test_labels_stay_text_whatever_they_were(tmp_path: Path) -> None:
     dataset, _ = run(project(tmp_path, "rows.jsonl"), tmp_path / "out")
     assert {row["label"] for row in parts(dataset)["train"]} == {"0", "1"}
     assert [each["kind"] for each in refused(dataset)] == [
-        "wrong label",
+        "wrong target",
         "wrong input",
         "wrong input",
-        "wrong label",
+        "wrong target",
     ]
 
 

@@ -16,15 +16,21 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Difference:
-    """How much larger a measure is, with its 95 % interval: accuracy, or F1 of labels or spans."""
+    """How much better a measure is, with its 95 % interval, as a share; above 0 it is better.
+
+    Of accuracy, and F1 of labels or spans, it is what one has more than the other, in points; of
+    a mean absolute error it is the part of the other's that is saved, in percent.
+    """
 
     value: float
     low: float
     high: float
     rows: int
     only_first: int
-    """Rows that only the first model has wholly right."""
+    """Rows that only the first model has wholly right; of numbers, those it is nearer to."""
     only_second: int
+    unit: str = "points"
+    """What a hundredth of the share is called: points, or %."""
 
     @property
     def judgement(self) -> str:
@@ -132,10 +138,44 @@ def _f1(counts: NDArray[Any]) -> NDArray[np.float64]:
     return f1
 
 
+def number_difference(truth: Sequence[float], first: Answers, second: Answers) -> Difference:
+    """The share of the second model's mean absolute error that the first saves, on rows (B,).
+
+    The interval is that of a ratio of two means over the same rows, by the delta method; where
+    the second makes no error there is nothing to save.
+
+    >>> near, far = [{"value": 1.0}] * 50, [{"value": 4.0}] * 50
+    >>> paired = number_difference([0.0, 2.0] * 25, near, far)
+    >>> round(paired.value, 2), paired.judgement, paired.only_first
+    (0.67, 'better', 50)
+    """
+    ours, theirs = (_errors(truth, answers) for answers in (first, second))
+    rows, whole = len(truth), float(theirs.mean())
+    ratio = float(ours.mean()) / whole if whole else float(ours.mean() > 0) + 1.0
+    spread = (ours - ratio * theirs).std(ddof=1) / (whole or 1.0) if rows > 1 else ratio
+    reach = Z_95 * float(spread) / sqrt(rows)
+    return Difference(
+        value=1 - ratio,
+        low=1 - ratio - reach,
+        high=min(1.0, 1 - ratio + reach),
+        rows=rows,
+        only_first=int((ours < theirs).sum()),
+        only_second=int((theirs < ours).sum()),
+        unit="%",
+    )
+
+
+def _errors(truth: Sequence[float], answers: Answers) -> NDArray[np.float64]:
+    found = np.array([answer["value"] for answer in answers], dtype=np.float64)
+    errors: NDArray[np.float64] = np.abs(found - np.array(truth, dtype=np.float64))
+    return errors
+
+
 OF: dict[str, Callable[[Any, Answers, Answers], Difference]] = {
     "label": difference,
     "labels": labels_difference,
     "spans": spans_difference,
+    "value": number_difference,
 }
 """By the key of an answer that holds what is compared."""
 

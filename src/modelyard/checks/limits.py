@@ -55,6 +55,7 @@ def _judged(name: str, limit: str, measure: Measure) -> dict[str, Any]:
         "low": measure.low,
         "high": measure.high,
         "rows": measure.rows,
+        "unit": measure.unit,
         "holds": kept[0],
         "certain": all(kept) or not any(kept),
     }

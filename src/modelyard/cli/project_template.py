@@ -48,7 +48,7 @@ def project_text(name: str, proposed: Proposed) -> str:
         "",
         "[target]",
         _line(f"column = {_own(proposed.target_column)}", "the column to predict"),
-        _line('kind = "class"', "one of several labels"),
+        _line('kind = "class"', "one of several labels; or labels, or number"),
         "",
         "[backbone]",
         _line(f"text = {_own(proposed.backbone)}", "a known name, a Hub id, or a folder"),

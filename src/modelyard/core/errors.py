@@ -14,6 +14,7 @@
     │   ├── TextTooLong
     │   ├── TooFewClasses
     │   ├── ClassTooSmall
+    │   ├── NothingToLearn           truths that are too few or all one
     │   ├── SplitImpossible
     │   ├── BackboneUnusable
     │   ├── PairImpossible           an input that makes no sense with a target
@@ -128,6 +129,12 @@ class ClassTooSmall(BadInput):
     """A class with too few rows to be split."""
 
     code = "class-too-small"
+
+
+class NothingToLearn(BadInput):
+    """Truths from which nothing can be learned: too few, or all the same."""
+
+    code = "nothing-to-learn"
 
 
 class SplitImpossible(BadInput):

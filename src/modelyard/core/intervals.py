@@ -3,6 +3,8 @@
 import math
 
 Z_95 = 1.959963984540054
+INTERVAL_SHARE = 0.9
+"""The share of truths that the interval around a number is to hold."""
 
 
 def wilson(successes: int, rows: int, z: float = Z_95) -> tuple[float, float]:

@@ -14,6 +14,8 @@ class Measure:
     high: float
     rows: int
     higher_is_better: bool = True
+    unit: str | None = None
+    """What the value is in, where the name does not say it."""
 
     @property
     def standard_error(self) -> float:

@@ -89,7 +89,7 @@ class TargetColumn(Section):
     """The answer coming out."""
 
     column: str = Field(description="the column to predict")
-    kind: str = Field("class", description="class or labels")
+    kind: str = Field("class", description="class, labels or number")
 
 
 class BackboneChoice(Section):
@@ -128,7 +128,7 @@ class Compress(Section):
     """How the model is made small."""
 
     target: Literal["int8", "fp32"] = Field("int8", description="int8 or fp32")
-    max_loss: Share = Field(0.01, description="validation accuracy int8 may lose")
+    max_loss: Share = Field(0.01, description="share of the measure int8 may lose")
 
 
 def _limit(value: Any) -> Any:

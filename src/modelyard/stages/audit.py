@@ -128,7 +128,7 @@ def _quality(model: Model, rows: Rows, answers: Answers) -> Finding:
     findings = {check.name: check.run(truth, answers) for check in fitting}
     of_checks = (measure for finding in findings.values() for measure in finding.measures)
     details = {name: finding.details for name, finding in findings.items()}
-    _tell_mistakes(details, model, rows)
+    _tell_rows(details, model, rows)
     return Finding((*target.score(truth, answers), *of_checks), details)
 
 
@@ -147,7 +147,7 @@ def _beside_baselines(
     baselines = _baselines(dataset, model, rows)
     events(Progress("training the plain baselines", 1, 1, seconds_left=0))
     compared = [_compared(target, truth, answers, baseline) for baseline in baselines]
-    return Finding(_ahead(compared, target.main), {"baselines": compared})
+    return Finding(_ahead(compared), {"baselines": compared})
 
 
 def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
@@ -181,18 +181,15 @@ def _compared(
     return compared
 
 
-def _ahead(compared: list[dict[str, Any]], main: str) -> tuple[Measure, ...]:
-    """Percentage points by which the model is ahead of the best baseline."""
-    able = [each for each in compared if "difference" in each]
+def _ahead(compared: list[dict[str, Any]]) -> tuple[Measure, ...]:
+    """By how many hundredths the model is ahead of the best baseline."""
+    able = [each["difference"] for each in compared if "difference" in each]
     if not able:
         return ()
-    best = max(able, key=lambda each: _value(each, main))["difference"]
+    best = min(able, key=lambda difference: float(difference["value"]))
     value, low, high = (100 * best[end] for end in ("value", "low", "high"))
-    return (Measure("better_than_baseline", value, low, high, best["rows"]),)
-
-
-def _value(compared: dict[str, Any], name: str) -> float:
-    return next(float(m["value"]) for m in compared["measures"] if m["name"] == name)
+    ahead = Measure("better_than_baseline", value, low, high, best["rows"], unit=best["unit"])
+    return (ahead,)
 
 
 def _report(
@@ -252,16 +249,16 @@ def _optional(artefact: Artefact, name: str) -> Any:
     return artefact.read_json(name) if (artefact.folder / name).is_file() else None
 
 
-def _tell_mistakes(details: dict[str, Any], model: Model, rows: Rows) -> None:
-    """Put each listed mistake's row number in the source, its text and its pictures beside it."""
+def _tell_rows(details: dict[str, Any], model: Model, rows: Rows) -> None:
+    """Put the source's row number, texts and pictures of each row that a check lists beside it."""
     kinds = {each.column: inputs.find(each.kind) for each in model.spec.inputs}
-    for mistake in details.get("mistakes", {}).get("listed", []):
-        row = rows[mistake["row"]]
-        mistake["row"] = row[ROW]
+    for listed in (each for found in details.values() for each in found.get("listed", [])):
+        row = rows[listed["row"]]
+        listed["row"] = row[ROW]
         told = {name: row[name] for name in kinds if not isinstance(row[name], bytes)}
-        mistake["inputs"] = {name: shortened(str(value)) for name, value in told.items()}
+        listed["inputs"] = {name: shortened(str(value)) for name, value in told.items()}
         seen = {n: kind.picture(row[n]) for n, kind in kinds.items() if row[n] is not None}
-        mistake["pictures"] = {name: url for name, url in seen.items() if url}
+        listed["pictures"] = {name: url for name, url in seen.items() if url}
 
 
 def shortened(text: str, most_characters: int = 300) -> str:

@@ -71,19 +71,21 @@ class Rung:
     size_bytes: int
     measure: Measure
     loss: float
-    agreement: float
+    """How much worse the measure is: as a share, or, of an error, as a share of the network's."""
+    agreement: float | None
+    """The share of equal answers; None where an answer is nothing but numbers."""
     largest_difference: float
 
     def to_json(self) -> dict[str, Any]:
         """The rung as compress.json has it."""
         return {
             "name": self.name,
-            "accuracy": self.measure.value,
+            "value": self.measure.value,
             "low": self.measure.low,
             "high": self.measure.high,
             "loss": round(self.loss, 6),
             "agreement": self.agreement,
-            "largest_difference": round(self.largest_difference, 4),
+            "largest_difference": float(f"{self.largest_difference:.3g}"),
             "bytes": self.size_bytes,
             "rows": self.measure.rows,
         }
@@ -172,19 +174,27 @@ def _checked(
         events(Progress("checking the graphs", done, len(files), "graphs"))
         found = rows.answers(of_rows(Graph(file).outputs(rows.encoded), rows.encoded))
         measure = rows.main(rows.truth, found)
-        sign = 1 if measure.higher_is_better else -1
         yield Rung(
             name=name,
             size_bytes=file.stat().st_size,
             measure=measure,
-            loss=sign * (own.value - measure.value),
+            loss=_loss(own, measure),
             agreement=_agreement(original, found),
             largest_difference=_largest_difference(original, found),
         )
 
 
-def _agreement(first: Sequence[Answer], second: Sequence[Answer]) -> float:
-    """The share of answers that are equal but for their scores."""
+def _loss(own: Measure, found: Measure) -> float:
+    """What is lost of a share; of an error, which has a unit, what is added as a share of it."""
+    if own.higher_is_better:
+        return own.value - found.value
+    return (found.value - own.value) / (own.value or 1.0)
+
+
+def _agreement(first: Sequence[Answer], second: Sequence[Answer]) -> float | None:
+    """The share of answers that are equal but for their scores; None where those are all."""
+    if all(isinstance(value, float) for value in first[0].values()):
+        return None
     equal = sum(bool(_said(a) == _said(b)) for a, b in zip(first, second, strict=True))
     return equal / len(first)
 
@@ -224,9 +234,12 @@ def _choice(rungs: Sequence[Rung], wanted: str, max_loss: float) -> tuple[str, s
     if not rungs:
         return "fp32", f"there are no validation rows on which {wanted} could be checked"
     rung = next(each for each in rungs if each.name == wanted)
-    said = f"{wanted} loses {100 * rung.loss:.2f} points of {rung.measure.name}"
+    name, hundredths = rung.measure.name, f"{100 * rung.loss:.2f}"
+    said = f"{wanted} loses {hundredths} points of {name}"
+    if not rung.measure.higher_is_better:
+        said = f"{wanted} adds {hundredths} % to {name}"
     if rung.loss <= 0:
-        said = f"{wanted} loses no {rung.measure.name}"
+        said = f"{wanted} {'loses no' if rung.measure.higher_is_better else 'adds no'} {name}"
     said += f" on {rung.measure.rows:,} validation rows"
     if rung.loss > max_loss + ROUNDING:
         return "fp32", f"{said}, more than compress.max_loss = {max_loss:g} allows"

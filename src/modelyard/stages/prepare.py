@@ -113,7 +113,7 @@ def _judged(project: Project, rows: Rows) -> Sorted:
         reason = _reason(project, rows, record)
         truth, problem = _truth(project, record) if reason is None else (None, None)
         if reason or problem:
-            found.refused.append((record, *(reason or ("wrong label", str(problem)))))
+            found.refused.append((record, *(reason or ("wrong target", str(problem)))))
         else:
             found.kept.append(record)
             found.truths.append(truth)

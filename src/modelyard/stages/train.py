@@ -5,7 +5,7 @@ import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ROW, ColumnState, Dataset, Model, ModelSpec
-from modelyard.core.events import Decided, Events
+from modelyard.core.events import Decided, Events, Noted
 from modelyard.core.measure import Measure
 from modelyard.core.project import InputColumn, Project
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
@@ -131,6 +131,7 @@ def train(project: Project, dataset: Dataset, draft: Draft, events: Events) -> N
     began = time.perf_counter()
     lesson = _lesson(project, dataset, found)
     network, state = _fit(project, lesson, draft, events, began)
+    lesson = replace(lesson, spec=_settled(network, lesson, events))
     _write_network(network, lesson, draft.out)
     _write_facts(state, lesson, draft.out)
     draft.record.update(_measured(state, began))
@@ -240,6 +241,21 @@ def _truth(part: Part, spec: ModelSpec) -> "Truth":
     if isinstance(truth, Ragged):
         return lambda rows: truth.take(rows).padded()[0]
     return lambda rows: truth[rows]
+
+
+def _settled(network: Any, lesson: Lesson, events: Events) -> ModelSpec:
+    """The model to be, with what its target learns from the network's validation outputs."""
+    spec, rows = lesson.spec, lesson.validation
+    target, answer = targets.find(spec.target.kind), spec.target
+    if not isinstance(target, targets.Settles) or not rows.truths:
+        return spec
+    from modelyard.models.export import network_outputs
+
+    width = target.width(answer.state)
+    outputs = of_pieces(network_outputs(network, rows.encoded), width)
+    state, told = target.settle(of_rows(outputs, rows.encoded), rows.truths, answer.state)
+    events(Noted(told))
+    return spec.model_copy(update={"target": answer.model_copy(update={"state": state})})
 
 
 def _tokens(*parts: Encoded) -> dict[str, NDArray[np.int64]]:

@@ -6,7 +6,7 @@ What serves (`decode`, `wire`) imports no torch; `losses` loads it where it is c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from modelyard.core.measure import Measure as Measure
 from modelyard.runtime.encoded import Encoded, Ragged
 
 State = dict[str, Any]
-MODULES = {"class": "class_", "labels": "labels", "spans": "spans"}
+MODULES = {"class": "class_", "labels": "labels", "number": "number", "spans": "spans"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Target(Protocol):
     measures: tuple[str, ...]
     """The names of what `score` gives: a limit may stand on each."""
     chooses: str
-    """What it answers with of the labels: `one of`, `any of`, or `spans of`."""
+    """What it answers with of the labels: `one of`, `any of`, `spans of`; empty without labels."""
     reads: str
     """What of the inputs it is told by: `rows`, or the `tokens` of one text."""
     contradicts: bool
@@ -61,10 +61,13 @@ class Target(Protocol):
         """What each part of the rows is to have the same shares of (B,)."""
 
     def learn(self, truths: Sequence[Any]) -> State:
-        """What has to be known of the training split; plain JSON. Raises TooFewClasses."""
+        """What has to be known of the training split; plain JSON."""
 
     def check(self, truths: Sequence[Any]) -> None:
-        """Refuse truths of all rows that cannot be learned from: TooFewClasses, ClassTooSmall."""
+        """Refuse truths of all rows that cannot be learned from.
+
+        Raises TooFewClasses, ClassTooSmall, NothingToLearn.
+        """
 
     def width(self, state: State) -> int:
         """How many numbers the network gives for a row, or for a token."""
@@ -97,7 +100,7 @@ class Target(Protocol):
         test_features: Any,
         test_values: Mapping[str, Sequence[Any]],
     ) -> list[Baseline]:
-        """Plain models learned on the training split, such as the majority and a linear one.
+        """Plain models learned on the training split, such as a constant and a linear one.
 
         They may go by plain features, which have a name, or by the test rows' own values.
         """
@@ -114,6 +117,17 @@ def refuse_pair(target: Target, columns: Mapping[str, bool]) -> None:
             f"The target kind {target.kind!r} is told by the words of one text, and [inputs] names "
             f"{named}; keep one column of kind text, or choose another target.kind."
         )
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A target that learns from a trained network's outputs on rows it was not trained on."""
+
+    def settle(self, outputs: Any, truths: Sequence[Any], state: State) -> tuple[State, str]:
+        """The state with what the outputs for validation rows (B,) add, and a sentence on it.
+
+        Called once, after training, where there are validation rows.
+        """
 
 
 def find(kind: str) -> Target:

@@ -1,6 +1,6 @@
 import { command } from "./curl.js";
 import { asUrl, imageControl } from "./image.js";
-import { number, percent, translate, words } from "./words.js";
+import { amounts, number, percent, translate, words } from "./words.js";
 
 const TOP = 10;
 const HUES = 8;
@@ -226,12 +226,36 @@ function show(body, ms, sent, asked) {
   at("answer").hidden = false;
   at("answer").classList.toggle("stale", sent !== edits);
   at("facts").textContent = words.facts(number(Math.max(1, Math.round(ms))), number(body.usage.tokens));
-  at("raw").hidden = Boolean(answer.scores ?? answer.spans);
+  const known = Object.keys(shows).find((name) => name in answer);
+  at("raw").hidden = Boolean(known);
   at("marked").hidden = !answer.spans;
   at("bars").replaceChildren();
-  if (answer.scores) showScores(answer);
-  else if (answer.spans) showSpans(answer.spans, Object.values(asked)[0]);
+  if (known) shows[known](answer, asked);
   else at("raw").textContent = JSON.stringify(answer, null, 2);
+}
+
+// What shows an answer, by what it holds.
+const shows = {
+  scores: showScores,
+  spans: (answer, asked) => showSpans(answer.spans, Object.values(asked)[0]),
+  value: showNumber,
+};
+
+// The interval's ends lie at a fifth and four fifths of the line, the value between them.
+function showNumber(answer) {
+  const [value, low, high] = amounts(answer);
+  const width = answer.high - answer.low;
+  const place = 20 + 60 * (width ? (answer.value - answer.low) / width : 0.5);
+  const dot = element("b", {});
+  dot.style.left = `${place}%`;
+  const line = element("span", { className: "line", ariaHidden: "true" }, element("i", {}), dot);
+  const ends = element("span", { className: "ends", ariaHidden: "true" });
+  ends.append(element("span", { textContent: low }), element("span", { textContent: high }));
+  at("label").textContent = value;
+  at("said").textContent = words.saidNumber(value, low, high);
+  at("more").hidden = true;
+  const told = element("p", { className: "small muted", textContent: words.between(low, high) });
+  at("bars").replaceChildren(element("li", { className: "interval" }, line, ends, told));
 }
 
 function showScores(answer) {

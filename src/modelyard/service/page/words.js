@@ -33,6 +33,8 @@ const WORDS = {
     all: (n) => `Show all ${n}`,
     fewer: (n) => `Show the top ${n}`,
     said: (label, percent) => `${label}, ${percent}`,
+    between: (low, high) => `Nine times in ten the truth should lie between ${low} and ${high}.`,
+    saidNumber: (value, low, high) => `${value}, between ${low} and ${high}`,
     refused: "No answer",
     choose: "Choose an image, drop it here, or paste it",
     change: "Choose another image",
@@ -76,6 +78,8 @@ const WORDS = {
     all: (n) => `显示全部 ${n} 个`,
     fewer: (n) => `只显示前 ${n} 个`,
     said: (label, percent) => `${label}，${percent}`,
+    between: (low, high) => `真实值应有九成落在 ${low} 与 ${high} 之间。`,
+    saidNumber: (value, low, high) => `${value}，介于 ${low} 与 ${high} 之间`,
     refused: "没有结果",
     choose: "选择图片，或拖到这里，或粘贴",
     change: "换一张图片",
@@ -93,6 +97,15 @@ export const words = WORDS[language];
 
 // Numbers as the language writes them.
 export const number = (value) => new Intl.NumberFormat(language).format(value);
+
+// Value and ends of an interval, with as many decimals as its width can mean.
+export function amounts({ value, low, high }) {
+  const size = high - low || Math.abs(value) || 1;
+  const decimals = Math.min(20, Math.max(0, 2 - Math.floor(Math.log10(size))));
+  const digits = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  const format = new Intl.NumberFormat(language, digits);
+  return [value, low, high].map((each) => format.format(each));
+}
 
 // A share as a percentage; one that is not quite 0 or 1 does not look so.
 export function percent(share) {

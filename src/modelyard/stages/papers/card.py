@@ -16,7 +16,7 @@ from modelyard.stages.papers.facts import Facts, Json
 from modelyard.stages.report.numbers import interval, shown, title
 
 MOST_LABELS = 30
-HUB_METRICS = {"macro_f1": "f1", "weighted_f1": "f1"}
+HUB_METRICS = {"macro_f1": "f1", "weighted_f1": "f1", "r2": "r_squared"}
 NOT_QUALITY = ("_ms", "_per_s", "_bytes", "better_than_baseline")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -121,8 +121,7 @@ def _use(facts: Facts) -> str:
         f"{purpose} It is meant for rows like those it was tested on: {columns} from the same "
         "source, in the same language and of the same kind.\n\n"
         "Out of scope: rows of another kind or language, and decisions about people that no "
-        "person looks at. It gives one of its answers to any row, also to one that none of them "
-        "fits."
+        "person looks at. It answers any row, also one that no answer fits."
     )
 
 
@@ -133,7 +132,7 @@ def _evaluation(facts: Facts) -> str:
     rows = [
         [
             title(each["name"]),
-            shown(each["name"], each["value"]),
+            shown(each["name"], each["value"], each["unit"]),
             interval(each["name"], each) if each["rows"] else "",
             *(_of_baseline(baseline, each["name"]) for baseline in baselines),
             f"{each['rows']:,}" if each["rows"] else "",
@@ -175,7 +174,7 @@ def _verdict(verdict: Sequence[Json]) -> str:
         [
             title(each["name"]),
             each["limit"],
-            shown(each["name"], each["value"]),
+            shown(each["name"], each["value"], each["unit"]),
             "yes" if each["holds"] else "no",
         ]
         for each in verdict

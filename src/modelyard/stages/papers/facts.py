@@ -89,6 +89,8 @@ def shareable(project: Project) -> Json:
 def public_report(report: Json, spec: ModelSpec) -> Json:
     """The report of this release: its figures, without the rows that the audit's own quotes."""
     public = {**report, "name": spec.name, "version": spec.version}
+    if residuals := report.get("residuals"):
+        public["residuals"] = {**residuals, "listed": []}
     if mistakes := report.get("mistakes"):
         listed = [{**each, "inputs": {}, "pictures": {}} for each in mistakes["listed"]]
         public["mistakes"] = {**mistakes, "listed": listed}

@@ -30,7 +30,7 @@ def _not_ahead(found: Json, baseline: Json) -> str:
     return (
         f"{_judged(baseline)}: {called(baseline['name'])} has {spoken(main)} "
         f"{shown(main, its['value'])} on the same {own['rows']:,} test rows, this model "
-        f"{shown(main, own['value'])} ({_points(baseline['difference'])})."
+        f"{shown(main, own['value'])} ({_told(baseline['difference'])})."
     )
 
 
@@ -41,9 +41,10 @@ def _judged(baseline: Json) -> str:
     return f"A plain baseline {surely} as good as this model"
 
 
-def _points(difference: Json) -> str:
+def _told(difference: Json) -> str:
     value, low, high = (signed(100 * difference[end]) for end in ("value", "low", "high"))
-    return f"difference {value} points, 95 % interval {low} to {high}"
+    said = {"points": f"difference {value} points", "%": f"error reduced by {value} %"}
+    return f"{said[difference['unit']]}, 95 % interval {low} to {high}"
 
 
 def _main(found: Json) -> str:
@@ -60,12 +61,17 @@ def _main(found: Json) -> str:
 
 def _ahead(ahead: Sequence[Json]) -> str:
     told = [
-        f"{100 * each['difference']['value']:.1f} points better than {called(each['name'])} "
+        f"{_saved(each['difference'])} than {called(each['name'])} "
         f"(95 % interval {signed(100 * each['difference']['low'])} to "
         f"{signed(100 * each['difference']['high'])})"
         for each in reversed(ahead)
     ]
     return f"That is {' and '.join(told)}, on the same rows."
+
+
+def _saved(difference: Json) -> str:
+    words = {"points": "points better", "%": "% less error"}
+    return f"{100 * difference['value']:.1f} {words[difference['unit']]}"
 
 
 def _verdict(verdict: Sequence[Json]) -> str:
@@ -92,8 +98,9 @@ def _fail(failed: Sequence[Json]) -> str:
 
 
 def _failed(limit: Json) -> str:
-    name = limit["name"]
-    return f"{title(name)} is {shown(name, limit['value'])}, wanted {wanted(name, limit['limit'])}"
+    name, unit = limit["name"], limit["unit"]
+    found = shown(name, limit["value"], unit)
+    return f"{title(name)} is {found}, wanted {wanted(name, limit['limit'], unit)}"
 
 
 def called(baseline: str) -> str:
