@@ -25,12 +25,14 @@ def conll() -> list[Figure]:
     texts = [part.read_text(encoding="utf-8") for part in parts]
     (folder / "rows.conll").write_text("\n".join(texts[:2]), encoding="utf-8")
     (folder / "test.conll").write_text(texts[2], encoding="utf-8")
-    rows, found = _measured(folder, "train.epochs=5", "train.learning_rate=3e-4")
+    entities, found = _measured(folder, "train.epochs=5", "train.learning_rate=3e-4")
     told = "testb, sentence by sentence; trained on train and testa"
     return [
         _figure("CoNLL-2003: token micro F1 with O", found, "token_micro_f1", 0.975, told),
         _figure("CoNLL-2003: token weighted F1 with O", found, "token_weighted_f1", 0.975, told),
-        _figure("CoNLL-2003: entity F1", found, "entity_f1", 0.88, f"{told}; {rows:,} entities"),
+        _figure(
+            "CoNLL-2003: entity F1", found, "entity_f1", 0.88, f"{told}; {entities:,} entities"
+        ),
     ]
 
 
@@ -39,11 +41,12 @@ def cluener() -> list[Figure]:
     """CLUENER: Chinese news with ten kinds of entities; its test rows have no labels."""
     folder = _project("cluener", "m3e-small", "rows.jsonl")
     for name, part in (("rows", "train"), ("test", "dev")):
-        rows = ({"text": each["text"], "spans": each["label"]} for each in _objects(part))
-        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        lines = [
+            json.dumps({"text": each["text"], "spans": each["label"]}) for each in _objects(part)
+        ]
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    rows, found = _measured(folder, "train.epochs=6", "train.learning_rate=3e-4")
-    told = f"dev, trained on train; {rows:,} entities"
+    entities, found = _measured(folder, "train.epochs=6", "train.learning_rate=3e-4")
+    told = f"dev, trained on train; {entities:,} entities"
     return [_figure("CLUENER: entity F1", found, "entity_f1", 0.72, told)]
 
 
