@@ -8,6 +8,7 @@ from bench.figures import REGISTRY, write
 SUBJECTS = (
     "accuracy",
     "images",
+    "spans",
     "rates",
     "memory",
     "startup",

@@ -59,7 +59,9 @@ class Split(Section):
 class Data(Section):
     """Where the rows come from and how they are read."""
 
-    rows: str = Field(description="csv, tsv, jsonl, parquet, a folder, hf://dataset, or SQL URL")
+    rows: str = Field(
+        description="csv, tsv, jsonl, parquet, conll, a folder, hf://dataset, or SQL URL"
+    )
     query: str | None = Field(None, description="the SQL query, where rows is a database URL")
     encoding: str = Field("auto", description="auto detects it and says so")
     split: Split = Field(default_factory=lambda: Split.model_validate({}))
@@ -89,7 +91,7 @@ class TargetColumn(Section):
     """The answer coming out."""
 
     column: str = Field(description="the column to predict")
-    kind: str = Field("class", description="class, labels or number")
+    kind: str = Field("class", description="class, labels, number or spans")
 
 
 class BackboneChoice(Section):

@@ -11,9 +11,13 @@ MINUS = "\N{MINUS SIGN}"
 WANTED = {">=": "at least", "<=": "at most", ">": "over", "<": "under"}
 NAMES = {
     "ece": "Calibration error (ECE)",
+    "entity_f1": "Entity F1",
     "macro_f1": "Macro F1",
     "micro_f1": "Micro F1",
     "weighted_f1": "Weighted F1",
+    "token_micro_f1": "Micro F1 of words",
+    "token_macro_f1": "Macro F1 of words",
+    "token_weighted_f1": "Weighted F1 of words",
     "latency_p50_ms": "Latency, median",
     "latency_p95_ms": "Latency, 95th percentile",
     "latency_p99_ms": "Latency, 99th percentile",
