@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rows",
         metavar="FILE",
         type=Path,
-        help="your own rows: csv, tsv, jsonl, parquet, or a folder of text files or images by class",
+        help="your own rows: csv, tsv, jsonl, parquet, or a folder of texts or images by class",
     )
 
 
