@@ -270,6 +270,14 @@ def test_few_images_are_decoded_at_once_and_many_when_they_are_wanted() -> None:
     assert both.shape == (4, 3, 32, 32) and (both[3] == want[0]).all()
 
 
+def test_a_new_project_on_images_knows_what_they_are(tmp_path: Path) -> None:
+    by_class(tmp_path / "rows", 12)
+    assert main(["new", str(tmp_path / "new"), "--rows", str(tmp_path / "rows")]) == 0
+    found = read_project(tmp_path / "new" / "modelyard.toml")
+    assert found.inputs["image"].kind == "image" and found.target.column == "label"
+    assert found.backbone.image == "efficientnet-lite0"
+
+
 def test_a_hub_datasets_images_are_read(tmp_path: Path) -> None:
     content = png(drawn(3, True))
     (tmp_path / "a.png").write_bytes(content)

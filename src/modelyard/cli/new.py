@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rows",
         metavar="FILE",
         type=Path,
-        help="your own rows: csv, tsv, jsonl, parquet, or a folder of text files by class",
+        help="your own rows: csv, tsv, jsonl, parquet, or a folder of texts or images by class",
     )
 
 
@@ -69,4 +69,5 @@ def _from_rows(rows: Path, folder: Path) -> "Proposed":
         backbone=found.backbone,
         rows_license="unknown",
         why=found.why,
+        kind=found.kind,
     )

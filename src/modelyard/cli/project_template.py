@@ -27,6 +27,7 @@ class Proposed:
     backbone: str
     rows_license: str
     why: str
+    kind: str = "text"
 
 
 def project_text(name: str, proposed: Proposed) -> str:
@@ -44,14 +45,19 @@ def project_text(name: str, proposed: Proposed) -> str:
         *_defaults(Split),
         "",
         "[inputs]",
-        _line(f'{own_key(proposed.input_column)} = "text"', "a column going in, and its kind"),
+        _line(
+            f'{own_key(proposed.input_column)} = "{proposed.kind}"',
+            "a column going in, and its kind",
+        ),
         "",
         "[target]",
         _line(f"column = {_own(proposed.target_column)}", "the column to predict"),
         _line('kind = "class"', "one of several labels; or labels, or number"),
         "",
         "[backbone]",
-        _line(f"text = {_own(proposed.backbone)}", "a known name, a Hub id, or a folder"),
+        _line(
+            f"{proposed.kind} = {_own(proposed.backbone)}", "a known name, a Hub id, or a folder"
+        ),
         "",
         "[train]",
         *_defaults(Train),

@@ -236,6 +236,8 @@ class Proposal:
     columns: list[str]
     backbone: str
     why: str
+    kind: str = "text"
+    """The kind of the input column."""
 
 
 @dataclass(frozen=True)
@@ -251,10 +253,11 @@ LABEL_NAMES = {
     *("标签", "类别", "情感", "分类"),
 }
 LOOK_ROWS = 200_000
+LOOK_FILES = 20
 
 
 def propose(path: Path) -> Proposal:
-    """Guess which column is the text and which the class; raises ColumnMissing."""
+    """Guess which column is the text or image and which the class; raises ColumnMissing."""
     opened = open_path(path)
     looked_at = list(islice(opened.records, LOOK_ROWS))
     records = [record for record in looked_at if not record.problem]
@@ -275,6 +278,10 @@ def propose(path: Path) -> Proposal:
             f"No column of {path} looks like a class (two values or more, each often); its "
             f"columns are {', '.join(map(repr, names))}: add a column that says each row's class."
         )
+    base = path if path.is_dir() else path.parent
+    if _are_images([r.values.get(text.name) for r in records[:LOOK_FILES]], base):
+        why = f"{text.name!r} holds images and {label.name!r} {label.distinct} different values."
+        return Proposal(text.name, label.name, names, "efficientnet-lite0", why, "image")
     chinese = sum("\u3400" <= c <= "\u9fff" for c in text.text) > 0.2 * max(1, len(text.text))
     why = (
         f"{text.name!r} holds the longest values ({text.mean_characters:.0f} characters on "
@@ -282,6 +289,13 @@ def propose(path: Path) -> Proposal:
         f"{len(records):,} rows."
     )
     return Proposal(text.name, label.name, names, "m3e-small" if chinese else "minilm", why)
+
+
+def _are_images(values: Sequence[object], base: Path) -> bool:
+    """Whether values are pictures' files, or the bytes of such."""
+    names = [v for v in values if isinstance(v, str) and folder.is_image(Path(v))]
+    named = [name for name in names if files.is_file(base, name)]
+    return len([v for v in values if isinstance(v, bytes | dict)] + named) == len(values)
 
 
 def _looked_at(name: str, records: Sequence[Record]) -> _Column:
