@@ -82,6 +82,43 @@ def write_image_release(folder: Path) -> Path:
     return folder
 
 
+def write_tagger(folder: Path) -> Path:
+    """A release that marks words of praise and blame in a text, as far as the runtime reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(_tags())
+    _tokenizer().save(str(folder / "tokenizer.json"))
+    state = {"window_tokens": 8, "windows": 1000, "pad_id": 0, "reads": "tokens", "shapes": False}
+    labels = {"labels": ["bad", "good"], "words": "spaced"}
+    spec = ModelSpec(
+        name="tiny",
+        version="3",
+        inputs=[ColumnState(column=COLUMN, kind="text", state=state)],
+        target=ColumnState(column="tone", kind="spans", state=labels),
+        graph="model.onnx",
+    )
+    (folder / "model.json").write_text(spec.model_dump_json())
+    (folder / "report.html").write_text("<!doctype html><title>Report</title><p>An audit.")
+    return folder
+
+
+def _tags() -> bytes:
+    """A row of a table for each token: logits (P, T, 5) of O and the first and further words."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    tag_of = {"dull": 1, "bad": 1, "cold": 2, "fine": 3, "good": 3, "warm": 4, "坏": 1, "好": 3}
+    table = np.full((len(WORDS) + 4, 5), -3, dtype=np.float32)
+    for number, word in enumerate(["", "", "", "", *WORDS]):
+        table[number, tag_of.get(word, 0)] = 3
+    node = helper.make_node("Gather", ["table", "input_ids"], ["logits"])
+    tokens = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["P", "T"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["P", "T", 5])
+    initial = [numpy_helper.from_array(table, "table")]
+    graph = helper.make_graph([node], "tags", [tokens], [logits], initial)
+    opset = helper.make_opsetid("", 17)
+    made: bytes = helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    return made
+
+
 def _brightness() -> bytes:
     """The mean of the pixels, from -2 to 2, and its negative: logits (P, 2)."""
     from onnx import TensorProto, helper, numpy_helper

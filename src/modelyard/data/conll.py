@@ -126,7 +126,7 @@ def row_of(sentence: Sentence, form: Form) -> dict[str, Any]:
 def joined(tokens: Sequence[str], spaced: bool) -> tuple[str, list[int]]:
     """Tokens as a text, and where each begins.
 
-    Chinese has no spaces; there only two words in Latin letters are parted.
+    Chinese has no spaces; there only two words of Latin letters or digits are parted.
 
     >>> joined(["我", "在", "New", "York"], spaced=False), joined(["a", "b"], spaced=True)
     (('我在New York', [0, 1, 2, 6]), ('a b', [0, 2]))
