@@ -205,7 +205,7 @@ def info_of(runtime: Runtime, folder: Path) -> ReleaseInfo:
         ),
         target=spec.target.kind,
         wire=targets.find(spec.target.kind).wire,
-        labels=tuple(spec.target.state["labels"]),
+        labels=tuple(spec.target.state.get("labels", ())),
         description="Says whether a film is good.",
         examples=EXAMPLES[spec.inputs[0].kind],
         report=folder / "report.html",

@@ -29,6 +29,10 @@ LARGEST = 1e30
 """A larger number leaves no room for squares and sums; no unit of measurement needs one."""
 FARTHEST = 1e6
 """Scales from the median beyond which a truth is no farther: the network computes in fp32."""
+ROUNDING = 1e-9
+"""Scales by which an interval is wider, so that the truth that decides its width is inside."""
+FLAT = 1e-30
+"""The share of the squared errors below which the truths' variance is none."""
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 IN_GROUPS = re.compile(r"[+-]?\d{1,3}(?:([\s'’,])\d{3})(?:\1\d{3})*(?:\.\d+)?")
 Floats = NDArray[np.float64]
@@ -162,7 +166,7 @@ class Number:
         found = _distances(truths, state)
         outside = np.sort(np.maximum(scaled[:, 0] - found, found - scaled[:, 2]))
         place = min(rows, ceil(INTERVAL_SHARE * (rows + 1)))
-        margin = float(outside[place - 1])
+        margin = float(outside[place - 1]) + ROUNDING
         width = float(np.median(scaled[:, 2] - scaled[:, 0])) or 1.0
         return {**state, "margin": margin}, (
             f"Intervals are made {'wider' if margin > 0 else 'narrower'} by "
@@ -288,12 +292,12 @@ def _r2(errors: Floats, truths: Floats) -> Measure:
 
     The reach is that of a ratio of two means, by its influence function.
     """
-    rows, from_mean = len(errors), (truths - truths.mean()) ** 2
-    variance = float(from_mean.mean())
-    if not variance:
+    rows, squares, from_mean = len(errors), errors**2, (truths - truths.mean()) ** 2
+    variance, mse = float(from_mean.mean()), float(squares.mean())
+    if variance <= FLAT * mse:
         return Measure("r2", 0.0, 0.0, 1.0, rows)
-    left = float((errors**2).mean()) / variance
-    reach = Z_95 * _error_of_mean((errors**2 - left * from_mean) / variance)
+    left = mse / variance
+    reach = Z_95 * _error_of_mean((squares - left * from_mean) / variance)
     return Measure("r2", 1 - left, 1 - left - reach, min(1.0, 1 - left + reach), rows)
 
 
