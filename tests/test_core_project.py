@@ -101,7 +101,7 @@ def test_bad_toml_says_the_line(file: Path) -> None:
         ("[accept]\naccuracy = 0.9", 'line 13: accept.accuracy: write a limit as ">= 0.9"'),
         ("[accept]\naccuracy = '=> 0.9'", "line 13: accept.accuracy: write a limit as"),
         ("[accept]\naccuracy = '>= high'", "line 13: accept.accuracy: write a limit as"),
-        ("[data.split]\nby = 'a'\ntime = 'b'", "line 12: data.split: choose one of by, group, time and"),
+        ("[data.split]\nby = 'a'\ntime = 'b'", "line 12: data.split: choose one of by, group,"),
         ("[data.split]\ntest = 0.5\nvalidation = 0.5", "line 12: data.split: test and validation"),
         ("[data.split]\ntest = 1.0", "line 13: data.split.test: input should be less than 1"),
         ("[data.split]\nseed = -1", "line 13: data.split.seed: input should be greater than or"),
