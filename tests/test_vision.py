@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modelyard.core.errors import BackboneUnusable, UnknownName
-from modelyard.models import backbones
+from modelyard.models import backbones, checkpoint
 from modelyard.models.altered import altered
 from modelyard.models.dropout import noise
 from modelyard.models.efficientnet import EfficientNetLite, scaled
@@ -159,3 +159,21 @@ def test_a_known_backbone_reads_one_kind_of_input() -> None:
         backbones.refuse_unknown("efficientnet-lite0", kind="text")
     with pytest.raises(UnknownName, match=r"known name \(efficientnet-lite0, "):
         backbones.refuse_unknown("efficientnet", kind="image")
+
+
+def test_convolutions_move_the_same_however_they_lie_in_memory(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start, slope = torch.randn(8, 4, 3, 3), torch.randn(8, 4, 3, 3)
+    moved = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        weight = torch.nn.Parameter(start.clone(memory_format=layout))
+        optimiser = torch.optim.AdamW([weight], lr=0.1, fused=True)
+        for _ in range(2):  # the second with moments from a checkpoint
+            weight.grad = checkpoint.laid_out(slope, weight)
+            optimiser.step()
+            checkpoint.save(tmp_path, checkpoint.moments(optimiser), {})
+            optimiser = torch.optim.AdamW([weight], lr=0.1, fused=True)
+            tensors, _ = checkpoint.load(tmp_path) or ({}, {})
+            checkpoint.put_moments(optimiser, tensors)
+        moved.append(weight.detach())
+    assert torch.allclose(*moved, atol=1e-6)

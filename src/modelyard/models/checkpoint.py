@@ -56,11 +56,23 @@ def moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 def put_moments(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Set the optimiser's tensors."""
     state: dict[int, dict[str, Tensor]] = {}
+    moved = [p for group in optimiser.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         number, _, own = name.partition(".")
-        state.setdefault(int(number), {})[own] = tensor
+        of = moved[int(number)]
+        state.setdefault(int(number), {})[own] = laid_out(tensor, of) if tensor.ndim else tensor
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A tensor in the order that a parameter has in memory.
+
+    The fused optimiser goes through both as they lie, whatever their strides are.
+    """
+    if tensor.stride() == parameter.stride():
+        return tensor
+    return torch.empty_like(parameter).copy_(tensor)
 
 
 def clear(folder: Path) -> None:

@@ -239,7 +239,9 @@ def _gradients(
         if run.recipe.sampled:
             [slopes] = torch.autograd.grad(losses.sum(), outputs, retain_graph=True)
             weights = row_weights(slopes.flatten(1).norm(dim=1), generator)
-        found = torch.autograd.grad((losses * weights).sum() * weight, moved, allow_unused=True)
+        raw = torch.autograd.grad((losses * weights).sum() * weight, moved, allow_unused=True)
+    pairs = zip(raw, moved, strict=True)
+    found = [slope if slope is None else checkpoint.laid_out(slope, p) for slope, p in pairs]
     return Added(float(losses.detach().sum()), int(weights.count_nonzero())), found
 
 
