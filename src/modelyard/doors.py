@@ -43,6 +43,7 @@ def refuse_early(project: Project) -> None:
     from modelyard.models.backbones import KNOWN
     from modelyard.models.backbones import refuse_unknown as refuse_unknown_backbone
     from modelyard.stages.audit import known_limits, refuse_no_test
+    from modelyard.stages.learner import refuse_trees
     from modelyard.stages.prepare import refuse_names
     from modelyard.stages.train import backbone_names
 
@@ -52,6 +53,7 @@ def refuse_early(project: Project) -> None:
     target = targets.find(project.target.kind)
     has_tokens = {n: inputs.find(column.kind).has_tokens for n, column in project.inputs.items()}
     targets.refuse_pair(target, has_tokens)
+    refuse_trees(project)
     refuse_no_test(project)
     names = list(backbone_names(project).values())
     for name in names:

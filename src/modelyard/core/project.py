@@ -93,6 +93,9 @@ class BackboneChoice(Section):
     """The pre-trained network to start from."""
 
     text: str = Field("minilm", description="a known name, a Hub id, or a folder")
+    table: Literal["auto", "network", "trees"] = Field(
+        "auto", description="what learns numbers and categories: network, trees, or auto tries both"
+    )
 
 
 class Train(Section):

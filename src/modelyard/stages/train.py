@@ -27,6 +27,7 @@ from modelyard.models.backbones import Backbone, Size
 from modelyard.models.schedule import epochs_for
 from modelyard.runtime.columns import Columns, Group
 from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
+from modelyard.stages.learner import choose, fit_trees, is_table
 
 NOWHERE = Path("/nonexistent")
 TABLE_SIZE = Size(256, 1, 0)
@@ -109,7 +110,7 @@ def _operations_per_s() -> float:
 
 @stage(
     "train",
-    version="5",
+    version="6",
     reads=("inputs", "target", "backbone", "train"),
     gives=Model,
     causes=causes,
@@ -123,10 +124,24 @@ def train(project: Project, dataset: Dataset, draft: Draft, events: Events) -> N
     }
     began = time.perf_counter()
     lesson = _lesson(project, dataset, found)
-    network, state = _fit(project, lesson, draft, events, began)
+    network, state = _learned_network(project, lesson, draft, events, began)
     _write_network(network, lesson, draft.out)
     _write_facts(state, lesson, draft.out)
     draft.record.update(_measured(state, began))
+
+
+def _learned_network(
+    project: Project, lesson: Lesson, draft: Draft, events: Events, began: float
+) -> "tuple[Any, State]":
+    """The network, or the trees where these are the better choice, and how it went."""
+    decision = choose(project, lesson, draft.kept, events)
+    if decision["learner"] == "trees":
+        network, state = fit_trees(project, lesson, events, began)
+    else:
+        network, state = _fit(project, lesson, draft, events, began)
+    if is_table(project):
+        state.decisions = {"learner": decision, **state.decisions}
+    return network, state
 
 
 def backbone_names(project: Project) -> dict[str, str]:
