@@ -5,7 +5,7 @@ from importlib import import_module
 
 from bench.figures import REGISTRY, write
 
-SUBJECTS = ("accuracy", "rates", "startup", "flow", "tamper", "protocol", "fuzz")
+SUBJECTS = ("accuracy", "tables", "rates", "startup", "flow", "tamper", "protocol", "fuzz")
 
 
 def main(names: list[str]) -> int:

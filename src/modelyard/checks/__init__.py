@@ -12,7 +12,7 @@ from typing import Any, cast
 from modelyard.core.measure import Measure
 
 NAMES = (
-    *("table", "labels_table", "spans_table", "confusion", "calibration", "mistakes"),
+    *("table", "labels_table", "spans_table", "confusion", "calibration", "mistakes", "roc"),
     "spans_mistakes",
 )
 Answers = Sequence[Mapping[str, Any]]

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from modelyard.models.trees import Lesson as Rows
     from modelyard.stages.train import Lesson, Part
 
-MOST_TRIED = 2000
+FEW_TRIED = 2000
+SHARE_TRIED = 0.05
+"""Of all rows, where that is more: what decides may be rare."""
 KEPT = "learner.json"
 TRIAL_SHARE = 0.25
 Losses = NDArray[np.float64]
@@ -68,9 +70,10 @@ def tried(project: Project, lesson: "Lesson", events: Events) -> dict[str, Any]:
 
     seed = project.train.seed
     part = lesson.training
-    most = np.random.default_rng(seed).permutation(part.encoded.rows)[:MOST_TRIED]
+    count = max(FEW_TRIED, int(SHARE_TRIED * part.encoded.rows))
+    chosen = np.random.default_rng(seed).permutation(part.encoded.rows)[:count]
     rows = _rows(lesson, part, project.train.model_dump() | {"label_smoothing": 0.0})
-    rows = rows.take(np.sort(most))
+    rows = rows.take(np.sort(chosen))
     events(Progress("trying trees", 0, 2))
     seconds = project.train.minutes * 60 * TRIAL_SHARE
     end = time.perf_counter() + (seconds or float("inf"))

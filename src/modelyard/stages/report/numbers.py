@@ -8,8 +8,12 @@ from modelyard.stages.report.plots import Axis
 
 MINUS = "\N{MINUS SIGN}"
 WANTED = {">=": "at least", "<=": "at most", ">": "over", "<": "under"}
+PLAIN = ("ece", "auc", "average_precision", "ks", "gini")
+"""Measures that have no unit and are written with three decimals."""
 NAMES = {
     "ece": "Calibration error (ECE)",
+    "auc": "Area under the ROC curve (AUC)",
+    "ks": "Kolmogorov–Smirnov distance (KS)",
     "macro_f1": "Macro F1",
     "micro_f1": "Micro F1",
     "weighted_f1": "Weighted F1",
@@ -55,12 +59,12 @@ def number(name: str, value: float) -> str:
         return f"{value:,.0f}"
     if name.endswith("_bytes"):
         return significant(value / 1e6)
-    return f"{value:.3f}" if name == "ece" else f"{100 * value:.1f}"
+    return f"{value:.3f}" if name in PLAIN else f"{100 * value:.1f}"
 
 
 def unit(name: str) -> str:
     """The unit that follows a value, with its space; empty where it has none."""
-    units = {"better_than_baseline": " points", "ece": "", "rows_per_s": " rows/s"}
+    units = {"better_than_baseline": " points", "rows_per_s": " rows/s", **dict.fromkeys(PLAIN, "")}
     if name in units:
         return units[name]
     if name.endswith("_ms"):
