@@ -67,6 +67,7 @@ class Columns:
 
     kinds: dict[str, str]
     values: Callable[[list[str]], Row]
+    table: str = "network"
 
 
 def _text(words: list[str]) -> Row:
@@ -83,6 +84,10 @@ def _categories(words: list[str]) -> Row:
     return {"tone": tone, "topic": "music" if "music" in words else words[-1]}
 
 
+def _table(words: list[str]) -> Row:
+    return {**_numbers(words), **_categories(words)}
+
+
 def _some_missing(words: list[str]) -> Row:
     """Everything, but that a third of the rows lacks each column."""
     found = {**_text(words), **_numbers(words), **_categories(words)}
@@ -96,6 +101,7 @@ INPUTS = {
     "text": Columns({"text": "text"}, _text),
     "number": Columns(OF_NUMBERS, _numbers),
     "category": Columns(OF_CATEGORIES, _categories),
+    "trees": Columns({**OF_NUMBERS, **OF_CATEGORIES}, _table, "trees"),
     "several": Columns({"text": "text", **OF_NUMBERS, **OF_CATEGORIES}, _some_missing),
 }
 IMPOSSIBLE = [(source, "spans") for source in INPUTS if source != "text"]
@@ -148,7 +154,7 @@ def made(
     (folder / "modelyard.toml").write_text(
         f'name = "tiny"\n[data]\nrows = "rows.jsonl"\nsplit = {{ test = 0.25 }}\n'
         f'[inputs]\n{named}\n[target]\ncolumn = "answer"\nkind = "{target}"\n'
-        f'[backbone]\ntext = "{tiny_backbone}"\n[train]\n{training}\n',
+        f'[backbone]\ntext = "{tiny_backbone}"\ntable = "{columns.table}"\n[train]\n{training}\n',
         encoding="utf-8",
     )
     return Made(folder, modelyard.run(folder).folder, rows, columns, kind.least)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STORE = ".modelyard"
 RESOLVED = "project.toml"
+TRIED_ROWS = 600
+"""Rows that a plan tries trees and a network on: a few seconds."""
 
 
 def store_of(project: Project) -> Store:
@@ -61,6 +63,17 @@ def refuse_early(project: Project) -> None:
     refuse_unknown(project.accept, known_limits(target))
     if problem := licence_problem(project, {n: KNOWN[n].licence for n in names if n in KNOWN}):
         raise RequirementFailed(problem)
+
+
+def foreseen(project: Project) -> dict[str, Any] | None:
+    """Which learner a run would take for a table, and why; None where nothing is to be tried."""
+    from modelyard.stages.learner import is_table
+    from modelyard.stages.prepare import glance
+    from modelyard.stages.train import foreseen
+
+    if project.backbone.table != "auto" or not is_table(project):
+        return None
+    return foreseen(project, glance(project, TRIED_ROWS))
 
 
 def build(file: Path, settings: Sequence[str], events: Events) -> Release:

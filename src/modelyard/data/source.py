@@ -50,6 +50,14 @@ def read(project: Project, events: Events = silent) -> Rows:
     )
 
 
+def first(project: Project) -> Rows:
+    """The first rows of a source, as many as a quick look takes; nothing is told of them."""
+    opened = _open(project.data, project.folder)
+    records = list(islice(opened.records, QUICK_ROWS))
+    name = without_secrets(project.data.rows)
+    return Rows(name, records, columns_of(records), opened.counted_in, opened.encoding)
+
+
 def without_secrets(source: str) -> str:
     """A source of rows as it may be shown: a database URL without user, password and query.
 

@@ -6,7 +6,7 @@ XGBoost, section 2.2). scikit-learn grows them, on features in bins.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 from typing import Any
@@ -18,7 +18,10 @@ from torch import Tensor
 
 from modelyard.models.forest import Features, Forest
 
-RATE = 0.05
+RATE, RATE_OF_MANY = 0.03, 0.08
+"""How far each round goes of what it would, where rows are few and where they are many."""
+FORESTS = 4
+"""Forests averaged where rows are few: they differ by the columns that splits may choose from."""
 MOST_ROUNDS = 500
 PATIENCE = 40
 """Rounds without a lower loss on rows held out, after which no more are tried."""
@@ -26,9 +29,9 @@ FOLDS = 4
 MANY_ROWS = 6000
 """Rows from which a part of them is held out once; of fewer, each is held out in its turn."""
 HELD_SHARE = 0.2
-FEWEST_LEAVES, MOST_LEAVES = 6, 31
+FEWEST_LEAVES, MOST_LEAVES = 12, 31
 LEAF_ROWS = 10
-COLUMNS_PER_SPLIT = 0.5
+COLUMNS_PER_SPLIT = 0.3
 PENALTY = 1.0
 BINS = 256
 INDICATED = 32
@@ -55,6 +58,11 @@ class Lesson:
         """How many rows these are."""
         return len(self.truth)
 
+    @property
+    def is_few(self) -> bool:
+        """Whether there is time for more care."""
+        return self.rows < MANY_ROWS
+
     def take(self, rows: Indices) -> "Lesson":
         """Some of the rows."""
         arrays = {name: array[rows] for name, array in self.arrays.items()}
@@ -67,28 +75,41 @@ class Grown:
 
     forest: Forest
     rounds: int
-    held_losses: NDArray[np.float64]
-    """By the number of rounds before (R,), the mean on rows held out."""
+    held_loss: float
+    """The mean on rows held out after as many rounds."""
     is_cut: bool
     """Whether the time was over before the losses stopped falling."""
 
 
-def fit(lesson: Lesson, seed: int, seconds: float = 0.0) -> Grown:
-    """Trees for the rows; how many, rows held out decide. `seconds` is a budget, 0 for none."""
+@dataclass(frozen=True)
+class Tried:
+    """What rows held out said: losses (H,) after the number of rounds that suits them best."""
+
+    losses: NDArray[np.float64]
+    rounds: int
+    is_cut: bool
+
+
+def fit(lesson: Lesson, seed: int, seconds: float = 0.0, known: Tried | None = None) -> Grown:
+    """Trees for the rows; how many, rows held out decide, unless that is known from a trial.
+
+    `seconds` is a budget, 0 for none.
+    """
     began = time.perf_counter()
     ends = [began + seconds * share if seconds else inf for share in (0.6, 0.95)]
-    curves, is_cut = held_losses(lesson, seed, ends[0])
-    held = curves.mean(axis=0)
-    rounds = max(1, int(held.argmin()))
-    boosting = Boosting(lesson, seed)
-    while len(boosting.rounds) < rounds and (not boosting.rounds or time.perf_counter() < ends[1]):
-        boosting.step()
-    made = len(boosting.rounds)
-    return Grown(boosting.forest(), made, held, is_cut or made < rounds)
+    found = known or hold_out(lesson, seed, ends[0])
+    rounds, is_cut = found.rounds, found.is_cut
+    several = [Boosting(lesson, seed + n) for n in range(FORESTS if lesson.is_few else 1)]
+    made = 0
+    while made < rounds and (made == 0 or time.perf_counter() < ends[1]):
+        for boosting in several:
+            boosting.step()
+        made += 1
+    return Grown(forest_of(several), made, float(found.losses.mean()), is_cut or made < rounds)
 
 
-def held_losses(lesson: Lesson, seed: int, end: float = inf) -> tuple[NDArray[np.float64], bool]:
-    """Losses of rows held out (H, R), by how many rounds came before, and whether time was over."""
+def hold_out(lesson: Lesson, seed: int, end: float = inf) -> Tried:
+    """Trees from most rows, measured on the others, each in its turn; until the moment `end`."""
     folds = list(folds_of(lesson.rows, seed))
     curves = []
     for number, (kept, held) in enumerate(folds):
@@ -97,14 +118,16 @@ def held_losses(lesson: Lesson, seed: int, end: float = inf) -> tuple[NDArray[np
         curves.append(_curve(lesson.take(kept), lesson.take(held), seed, stop))
     rounds = max(len(curve) for curve, _ in curves)
     filled = [np.pad(c, ((0, rounds - len(c)), (0, 0)), mode="edge") for c, _ in curves]
-    return np.concatenate(filled, axis=1).T, any(is_cut for _, is_cut in curves)
+    losses = np.concatenate(filled, axis=1)  # (R, H)
+    best = max(1, int(losses[1:].mean(axis=1).argmin()) + 1) if rounds > 1 else 1
+    return Tried(losses[min(best, rounds - 1)], best, any(is_cut for _, is_cut in curves))
 
 
 def folds_of(rows: int, seed: int) -> Iterator[tuple[Indices, Indices]]:
     """Rows to learn from and rows held out: each row in its turn, or some where there are many.
 
     >>> [held.tolist() for _, held in folds_of(5, seed=0)]
-    [[2, 4], [0], [3], [1]]
+    [[2, 4], [3], [0], [1]]
     """
     order = np.random.default_rng(seed).permutation(rows)
     if rows >= MANY_ROWS:
@@ -177,15 +200,6 @@ class Boosting:
         added = [tree.predict_binned(binned, missing, 1) for tree in grown]
         return torch.from_numpy(np.column_stack(added).astype(np.float32)) @ self.directions
 
-    def forest(self) -> Forest:
-        """The trees so far."""
-        trees = [
-            (tree.nodes, direction)
-            for grown in self.rounds
-            for tree, direction in zip(grown, self.directions, strict=True)
-        ]
-        return Forest.of(self.features, trees, self.base)
-
     def _base(self) -> Tensor:
         """Outputs (1, C) that fit all rows alike, by Newton's steps from 0."""
         base = torch.zeros(1, self.lesson.width)
@@ -209,7 +223,7 @@ class Boosting:
             l2_regularization=PENALTY,
             feature_fraction_per_split=COLUMNS_PER_SPLIT,
             rng=self.random,
-            shrinkage=RATE,
+            shrinkage=RATE if self.lesson.is_few else RATE_OF_MANY,
         )
         grower.grow()
         return grower.make_predictor(binning_thresholds=self.bins.bin_thresholds_)
@@ -218,6 +232,17 @@ class Boosting:
         """Slope and curvature of each row's loss along each direction (B, D)."""
         slopes, curves = _along(self.lesson, outputs, self.directions)
         return slopes.numpy(), (curves * self.steepness).numpy()
+
+
+def forest_of(several: Sequence[Boosting]) -> Forest:
+    """The mean of what several have grown from the same rows."""
+    trees = [
+        (tree.nodes, direction / len(several))
+        for boosting in several
+        for grown in boosting.rounds
+        for tree, direction in zip(grown, boosting.directions, strict=True)
+    ]
+    return Forest.of(several[0].features, trees, several[0].base)
 
 
 def features_of(arrays: Arrays) -> "Features":

@@ -76,13 +76,14 @@ def tried(project: Project, lesson: "Lesson", events: Events) -> dict[str, Any]:
     rows = rows.take(np.sort(chosen))
     events(Progress("trying trees", 0, 2))
     seconds = project.train.minutes * 60 * TRIAL_SHARE
-    end = time.perf_counter() + (seconds or float("inf"))
-    curves, _ = trees.held_losses(rows, seed, end)
-    of_trees = curves[:, curves.mean(axis=0).argmin()]
+    of_trees = trees.hold_out(rows, seed, time.perf_counter() + (seconds or float("inf")))
     events(Progress("trying a network", 1, 2))
     of_network = _network_losses(project, lesson, rows)
     events(Progress("trying a network", 2, 2))
-    return _decision(of_trees, of_network)
+    decision = _decision(of_trees.losses, of_network)
+    if count >= part.encoded.rows and not of_trees.is_cut:
+        decision["rounds"] = of_trees.rounds  # nothing more could be tried of them
+    return decision
 
 
 def _decision(of_trees: Losses, of_network: Losses) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def _rows(lesson: "Lesson", part: "Part", options: Mapping[str, Any]) -> "Rows":
 
 
 def fit_trees(
-    project: Project, lesson: "Lesson", events: Events, began: float
+    project: Project, lesson: "Lesson", decision: dict[str, Any], events: Events, began: float
 ) -> "tuple[Any, State]":
     """Trees for the training rows, and how the training went; killed, it simply runs again."""
     from modelyard.models import trees
@@ -183,11 +184,13 @@ def fit_trees(
     events(Progress("growing trees", 0, 1))
     started = time.perf_counter()
     budget = max(1.0, options.minutes * 60 - (started - began)) if options.minutes else 0.0
-    grown = trees.fit(rows, options.seed, budget)
+    known = None
+    if "rounds" in decision:
+        losses = np.array([decision["losses"]["trees"]])
+        known = trees.Tried(losses, decision["rounds"], is_cut=False)
+    grown = trees.fit(rows, options.seed, budget, known)
     events(Progress("growing trees", 1, 1))
-    why = (
-        f"the loss on training rows held out was lowest there: {grown.held_losses.min():.4f} a row"
-    )
+    why = f"the loss on training rows held out was lowest there: {grown.held_loss:.4f} a row"
     if grown.is_cut:
         why = f"the {options.minutes:g} minutes were over"
     events(Decided("rounds", str(grown.rounds), why))
