@@ -9,6 +9,7 @@ SUBJECTS = (
     "accuracy",
     "images",
     "spans",
+    "tables",
     "rates",
     "memory",
     "startup",

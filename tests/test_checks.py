@@ -15,6 +15,7 @@ from modelyard.checks.confusion import confusion
 from modelyard.checks.difference import difference
 from modelyard.checks.latency import MEASURES, latency, quantile, timed
 from modelyard.checks.mistakes import mistakes
+from modelyard.checks.roc import area_of, roc
 from modelyard.checks.table import table
 from modelyard.core.errors import SettingInvalid
 from modelyard.core.measure import Measure
@@ -211,7 +212,7 @@ def test_unknown_limits_are_all_told_with_the_nearest_known():
 
 def test_checks_fit_by_what_answers_hold():
     assert [check.name for check in fitting(["label", "score", "scores"])] == [
-        "table", "confusion", "calibration", "mistakes",
+        "table", "confusion", "calibration", "mistakes", "roc",
     ]  # fmt: skip
     assert [check.run.__name__ for check in fitting(["labels", "scores"])] == ["labels_table"]
     assert fitting(["value"]) == []
@@ -280,3 +281,58 @@ def test_labels_are_read_in_each_form_and_a_strange_one_is_refused():
     for strange in ("[broken", {"a": 1}, b"a", [["a"]]):
         with pytest.raises(ValueError, match="holds"):
             read(strange)
+
+
+def _scored(truth, scores):
+    answers = [{"label": "", "scores": {"bad": s, "good": 1 - s}} for s in scores]
+    return ["bad" if true else "good" for true in truth], answers
+
+
+def test_area_and_precision_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+    rng = np.random.default_rng(0)
+    truth = rng.random(400) < 0.2
+    scores = (rng.normal(size=400) + truth).round(1) / 10 + 0.5  # with ties
+    measures = {m.name: m for m in roc(*_scored(truth.tolist(), scores.tolist())).measures}
+    false, found, _ = roc_curve(truth, scores)
+    assert measures["auc"].value == pytest.approx(roc_auc_score(truth, scores))
+    wanted = average_precision_score(truth, scores)
+    assert measures["average_precision"].value == pytest.approx(wanted)
+    assert measures["ks"].value == pytest.approx((found - false).max())
+    assert measures["gini"].value == pytest.approx(2 * measures["auc"].value - 1)
+    assert all(m.low < m.value < m.high for m in measures.values())
+
+
+def test_the_interval_of_an_area_holds_the_truth_as_often_as_it_says() -> None:
+    from scipy.stats import norm
+
+    rng, truth, held = np.random.default_rng(1), np.arange(120) < 30, 0
+    area = norm.cdf(1.5 / np.sqrt(2))
+    for _ in range(300):
+        _, low, high = area_of(truth, rng.normal(size=120) + 1.5 * truth)
+        held += low <= area <= high
+    assert 0.91 <= held / 300 <= 0.99
+
+
+def test_scores_without_a_mistake_are_still_uncertain() -> None:
+    truth = [True] * 10 + [False] * 30
+    found = roc(*_scored(truth, [0.9] * 10 + [0.1] * 30))
+    assert all(measure.value == 1 and measure.low < 0.9 for measure in found.measures)
+
+
+def test_nothing_ranks_three_labels_or_rows_of_one() -> None:
+    three = [{"label": "a", "scores": {"a": 0.5, "b": 0.3, "c": 0.2}}] * 3
+    assert roc(["a", "b", "c"], three).measures == ()
+    assert roc(*_scored([True, True], [0.4, 0.6])).measures == ()
+    with pytest.raises(SettingInvalid, match="exactly two labels"):
+        limits.refuse_unmeasured({"auc": ">= 0.9"}, {})
+
+
+def test_the_curves_begin_and_end_in_the_corners() -> None:
+    truth = (np.random.default_rng(2).random(2000) < 0.3).tolist()
+    scores = np.random.default_rng(3).random(2000).tolist()
+    details = roc(*_scored(truth, scores)).details
+    assert details["roc"][0] == [0, 0] and details["roc"][-1] == [1, 1]
+    assert details["precision_recall"][-1] == [1, pytest.approx(np.mean(truth), abs=1e-4)]
+    assert details["positive"] == "bad" and len(details["roc"]) <= 202

@@ -76,6 +76,7 @@ class Columns:
 
     kinds: dict[str, str]
     values: Callable[[list[str]], Row]
+    table: str = "network"
 
 
 def _text(words: list[str]) -> Row:
@@ -106,6 +107,10 @@ def _picture(words: list[str], number: int) -> str:
     return base64.b64encode(pixels.encoded(grey)).decode()
 
 
+def _table(words: list[str]) -> Row:
+    return {**_numbers(words), **_categories(words)}
+
+
 def _some_missing(words: list[str]) -> Row:
     """Everything, but that a third of the rows lacks each column."""
     found = {**_text(words), **_numbers(words), **_categories(words), **_image(words)}
@@ -123,6 +128,7 @@ INPUTS = {
     "several": Columns(
         {"text": "text", **OF_NUMBERS, **OF_CATEGORIES, "photo": "image"}, _some_missing
     ),
+    "trees": Columns({**OF_NUMBERS, **OF_CATEGORIES}, _table, "trees"),
 }
 IMPOSSIBLE = [(source, "spans") for source in INPUTS if source != "text"]
 PAIRS = [
@@ -180,7 +186,7 @@ def made(
         f'name = "tiny"\n[data]\nrows = "rows.jsonl"\nsplit = {{ test = 0.25 }}\n'
         f'[inputs]\n{named}\n[target]\ncolumn = "answer"\nkind = "{target}"\n'
         f'[backbone]\ntext = "{tiny_backbone}"\nimage = "{tiny_image_backbone}"\n'
-        f"[train]\n{training}\n",
+        f'table = "{columns.table}"\n[train]\n{training}\n',
         encoding="utf-8",
     )
     return Made(folder, modelyard.run(folder).folder, rows, columns, kind.least)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STORE = ".modelyard"
 RESOLVED = "project.toml"
+TRIED_ROWS = 600
+"""Rows that a plan tries trees and a network on: a few seconds."""
 
 
 def store_of(project: Project) -> Store:
@@ -43,6 +45,7 @@ def refuse_early(project: Project) -> None:
     from modelyard.models.backbones import refuse_unknown as refuse_unknown_backbone
     from modelyard.models.known import KNOWN
     from modelyard.stages.audit import known_limits, refuse_no_test
+    from modelyard.stages.learner import refuse_trees
     from modelyard.stages.prepare import refuse_names
     from modelyard.stages.train import backbone_names
 
@@ -52,6 +55,7 @@ def refuse_early(project: Project) -> None:
     target = targets.find(project.target.kind)
     has_tokens = {n: inputs.find(column.kind).has_tokens for n, column in project.inputs.items()}
     targets.refuse_pair(target, has_tokens)
+    refuse_trees(project)
     refuse_no_test(project)
     names = backbone_names(project)
     for kind, name in names.items():
@@ -60,6 +64,17 @@ def refuse_early(project: Project) -> None:
     licences = {name: KNOWN[name].licence for name in names.values() if name in KNOWN}
     if problem := licence_problem(project, licences):
         raise RequirementFailed(problem)
+
+
+def foreseen(project: Project) -> dict[str, Any] | None:
+    """Which learner a run would take for a table, and why; None where nothing is to be tried."""
+    from modelyard.stages.learner import is_table
+    from modelyard.stages.prepare import glance
+    from modelyard.stages.train import foreseen
+
+    if project.backbone.table != "auto" or not is_table(project):
+        return None
+    return foreseen(project, glance(project, TRIED_ROWS))
 
 
 def build(file: Path, settings: Sequence[str], events: Events) -> Release:

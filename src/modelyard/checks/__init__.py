@@ -13,7 +13,7 @@ from modelyard.core.measure import Measure
 
 NAMES = (
     *("table", "labels_table", "spans_table", "confusion", "calibration", "mistakes"),
-    *("spans_mistakes", "residuals"),
+    *("roc", "spans_mistakes", "residuals"),
 )
 Answers = Sequence[Mapping[str, Any]]
 

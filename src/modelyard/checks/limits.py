@@ -26,6 +26,16 @@ def refuse_unknown(accept: Iterable[str], known: Iterable[str]) -> None:
     )
 
 
+def refuse_unmeasured(accept: Iterable[str], measures: Mapping[str, Measure]) -> None:
+    """Raise SettingInvalid for a limit on a measure that these rows do not have."""
+    if lacking := [name for name in accept if name not in measures]:
+        raise SettingInvalid(
+            f"[accept] sets a limit on {', '.join(map(repr, lacking))}, which cannot be measured "
+            "on the test rows (auc, average_precision, ks and gini want exactly two labels, and "
+            f"rows of both); measured were: {', '.join(measures)}."
+        )
+
+
 def verdict(accept: Mapping[str, str], measures: Mapping[str, Measure]) -> list[dict[str, Any]]:
     """Each limit with what was measured and whether it holds; the point value decides.
 

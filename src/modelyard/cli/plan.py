@@ -21,8 +21,10 @@ def main(options: argparse.Namespace) -> int:
 
     project = read_project(options.project, options.set)
     rows = plan_rows(project)
+    learner = _learner(project, rows)
     if options.json:
-        print(json.dumps({"name": project.name, "stages": rows}, ensure_ascii=False))
+        told = {"learner": learner} if learner else {}
+        print(json.dumps({"name": project.name, "stages": rows, **told}, ensure_ascii=False))
         return 0
     print(f"{'stage':<9} {'will':<6} {'minutes':>8} {'memory':>9} {'disk':>8}  why")
     for row in rows:
@@ -35,7 +37,17 @@ def main(options: argparse.Namespace) -> int:
         print(f"together, at most: {minutes:.1f} minutes, {memory:,} MB memory, {disk:,} MB disk")
     else:
         print("nothing to run: everything stands")
+    if learner:
+        print(f"learner, as it looks: {learner['learner']}, because {learner['why']}")
     return 0
+
+
+def _learner(project: Any, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Which of network and trees it would take, from a trial on a few rows."""
+    from modelyard.doors import foreseen
+
+    stands = {row["stage"]: row["stands"] for row in rows}
+    return None if stands["train"] else foreseen(project)
 
 
 def plan_rows(project: Any) -> list[dict[str, Any]]:

@@ -99,6 +99,9 @@ class BackboneChoice(Section):
 
     text: str = Field("minilm", description="a known name, a Hub id, or a folder")
     image: str = Field("efficientnet-lite0", description="a known name, a Hub id, or a folder")
+    table: Literal["auto", "network", "trees"] = Field(
+        "auto", description="what learns numbers and categories: network, trees, or auto tries both"
+    )
 
 
 class Train(Section):

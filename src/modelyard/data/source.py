@@ -65,6 +65,16 @@ def beside(project: Project) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def first(project: Project) -> Rows:
+    """The first rows of a source, as many as a quick look takes; nothing is told of them."""
+    opened = _open(project.data, project.folder)
+    records = list(islice(opened.records, QUICK_ROWS))
+    name = without_secrets(project.data.rows)
+    return Rows(
+        name, records, columns_of(records), opened.counted_in, opened.encoding, beside(project)
+    )
+
+
 def without_secrets(source: str) -> str:
     """A source of rows as it may be shown: a database URL without user, password and query.
 

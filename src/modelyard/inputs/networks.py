@@ -40,8 +40,12 @@ def save(
     network: Any, sources: Sequence[ColumnState], folder_of: Callable[[Group], Path], out: Path
 ) -> None:
     """Write the network and what its encoders need into the folder of a Model."""
+    from modelyard.models import forest
     from modelyard.models.fused import save_head, towers_of
 
+    if isinstance(network, forest.Forest):
+        forest.save(network, out)
+        return
     towers = towers_of(network)
     for group in groups_of(sources, inputs.find):
         folder = group.folder(out)
@@ -52,8 +56,18 @@ def save(
 
 def load(sources: Sequence[ColumnState], folder: Path, width: int) -> Any:
     """The network that `save` wrote into the folder of a Model."""
+    from modelyard.models import forest
     from modelyard.models.fused import load_head
 
+    if forest.is_in(folder):
+        return forest.load(folder)
     network = make(sources, lambda group: group.folder(folder), width, dropout=0.0)
     load_head(network, folder)
     return network
+
+
+def multiplies(folder: Path) -> bool:
+    """Whether what `save` wrote into the folder has products of matrices; trees have none."""
+    from modelyard.models import forest
+
+    return not forest.is_in(folder)

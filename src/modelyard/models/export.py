@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from modelyard.models import forest
 from modelyard.models.batches import Pieces, groups_by_length
 from modelyard.models.evaluation import ByPiece, by_piece, piece_outputs
 from modelyard.models.first_token import read_first_token_only
@@ -40,6 +41,9 @@ def export(
     The network itself is changed: afterwards its last layer may compute the first token only.
     """
     network.eval()
+    if isinstance(network, forest.Forest):
+        forest.export(network, example, file)
+        return
     for tower in pretrained(network):
         if hasattr(tower, "set_attn_implementation"):
             tower.set_attn_implementation("eager")

@@ -127,7 +127,7 @@ def _quality(model: Model, rows: Rows, answers: Answers) -> Finding:
     fitting = checks.fitting(target.wire.model_fields)
     findings = {check.name: check.run(truth, answers) for check in fitting}
     of_checks = (measure for finding in findings.values() for measure in finding.measures)
-    details = {name: finding.details for name, finding in findings.items()}
+    details = {name: each.details for name, each in findings.items() if each.details}
     _tell_rows(details, model, rows)
     return Finding((*target.score(truth, answers), *of_checks), details)
 
@@ -170,9 +170,16 @@ def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
 def _compared(
     target: Target, truth: list[Any], answers: Answers, baseline: Baseline
 ) -> dict[str, Any]:
+    of_checks = (
+        measure
+        for check in checks.fitting(target.wire.model_fields)
+        if check.measures
+        for measure in check.run(truth, baseline.answers).measures
+    )
+    measures = [*target.score(truth, baseline.answers), *of_checks]
     compared: dict[str, Any] = {
         "name": baseline.name,
-        "measures": [measure.to_json() for measure in target.score(truth, baseline.answers)],
+        "measures": [measure.to_json() for measure in measures],
     }
     if compare := fitting_difference(target.wire.model_fields):
         paired = compare(truth, answers, baseline.answers)
@@ -198,10 +205,12 @@ def _report(
     """Everything the report says, as plain JSON."""
     measures = [*(measure for each in findings for measure in each.measures), _size(model)]
     data = _optional(dataset, "data-report.json")
+    by_name = {each.name: each for each in measures}
+    limits.refuse_unmeasured(project.accept, by_name)
     found = {
         **_about(project, dataset, model),
         "language": _language(data),
-        "verdict": limits.verdict(project.accept, {each.name: each for each in measures}),
+        "verdict": limits.verdict(project.accept, by_name),
         "measures": [measure.to_json() for measure in measures],
         **{name: details for each in findings for name, details in each.details.items()},
         "data": data,

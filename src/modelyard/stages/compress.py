@@ -107,6 +107,8 @@ def compress(
     rows = _checked_rows(dataset, model)
     original = _exported(model, rows, draft, events)
     names = list(RUNGS)[: list(RUNGS).index(wanted) + 1]
+    if not networks.multiplies(model.folder):
+        names = ["fp32"]
     files = {name: _climbed(name, draft) for name in names}
     rungs = list(_checked(files, rows, original, events))
     choice, why = _choice(rungs, wanted, project.compress.max_loss)
@@ -231,6 +233,8 @@ def _choice(rungs: Sequence[Rung], wanted: str, max_loss: float) -> tuple[str, s
     """The rung to release, and why in words a person reads."""
     if wanted == "fp32":
         return wanted, "the project file asks for fp32"
+    if len(rungs) == 1:
+        return "fp32", f"trees compare and add, and have no products that {wanted} makes smaller"
     if not rungs:
         return "fp32", f"there are no validation rows on which {wanted} could be checked"
     rung = next(each for each in rungs if each.name == wanted)

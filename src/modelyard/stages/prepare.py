@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ROW, Dataset
@@ -16,9 +18,19 @@ from modelyard.core.stages import Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.data import look, same
 from modelyard.data.files import Record
-from modelyard.data.source import Rows, columns_wanted, files_digest, read, source_digest
+from modelyard.data.source import (
+    Rows,
+    columns_wanted,
+    files_digest,
+    first,
+    read,
+    source_digest,
+)
 from modelyard.data.split import PARTS, Parted, split
 from modelyard.runtime.columns import is_missing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass
@@ -103,6 +115,15 @@ def refuse_names(project: Project) -> None:
         )
     if ROW in (*project.inputs, target):
         raise SettingInvalid(f"The column name {ROW!r} is taken; give the column another name.")
+
+
+def glance(project: Project, most: int) -> "pa.Table":
+    """Some of the source's first rows, as a Dataset keeps them, for what is tried before a run."""
+    found = _judged(project, first(project))
+    kept = list(zip(found.kept, found.truths, strict=True))
+    order = np.random.default_rng(project.data.split.seed).permutation(len(kept))[:most]
+    some = [kept[place] for place in order.tolist()]
+    return _table(project, [record for record, _ in some], [truth for _, truth in some])
 
 
 def _judged(project: Project, rows: Rows) -> Sorted:
@@ -281,14 +302,19 @@ def _write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    numbers = [record.number for record in found.kept]
-    columns = {ROW: numbers, **_values(project, found.kept), project.target.column: found.truths}
-    table = pa.table(columns)
+    table = _table(project, found.kept, found.truths)
     for place, name in enumerate(PARTS):
         pq.write_table(table.filter(pa.array(parted.part == place)), out / f"{name}.parquet")
     text = json.dumps(report, ensure_ascii=False, indent=1)
     (out / "data-report.json").write_text(text, encoding="utf-8")
     _write_refused(project, out / "refused.jsonl", found)
+
+
+def _table(project: Project, kept: Sequence[Record], truths: Sequence[Any]) -> "pa.Table":
+    import pyarrow as pa
+
+    numbers = [record.number for record in kept]
+    return pa.table({ROW: numbers, **_values(project, kept), project.target.column: truths})
 
 
 def _write_refused(project: Project, file: Path, found: Sorted) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ROW, ColumnState, Dataset, Model, ModelSpec
-from modelyard.core.events import Decided, Events, Noted
+from modelyard.core.events import Decided, Events, Noted, silent
 from modelyard.core.measure import Measure
 from modelyard.core.project import InputColumn, Project
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
@@ -28,6 +28,7 @@ from modelyard.models.known import transformer
 from modelyard.models.schedule import epochs_for
 from modelyard.runtime.columns import Columns, Group
 from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
+from modelyard.stages.learner import choose, fit_trees, is_table, tried
 
 NOWHERE = Path("/nonexistent")
 TABLE_SIZE = transformer(256, 1, 0)
@@ -116,7 +117,7 @@ def _operations_per_s() -> float:
 
 @stage(
     "train",
-    version="5",
+    version="6",
     reads=("inputs", "target", "backbone", "train"),
     gives=Model,
     causes=causes,
@@ -130,11 +131,25 @@ def train(project: Project, dataset: Dataset, draft: Draft, events: Events) -> N
     }
     began = time.perf_counter()
     lesson = _lesson(project, dataset, found)
-    network, state = _fit(project, lesson, draft, events, began)
+    network, state = _learned_network(project, lesson, draft, events, began)
     lesson = replace(lesson, spec=_settled(network, lesson, events))
     _write_network(network, lesson, draft.out)
     _write_facts(state, lesson, draft.out)
     draft.record.update(_measured(state, began))
+
+
+def _learned_network(
+    project: Project, lesson: Lesson, draft: Draft, events: Events, began: float
+) -> "tuple[Any, State]":
+    """The network, or the trees where these are the better choice, and how it went."""
+    decision = choose(project, lesson, draft.kept, events)
+    if decision["learner"] == "trees":
+        network, state = fit_trees(project, lesson, decision, events, began)
+    else:
+        network, state = _fit(project, lesson, draft, events, began)
+    if is_table(project):
+        state.decisions = {"learner": decision, **state.decisions}
+    return network, state
 
 
 def backbone_names(project: Project) -> dict[str, str]:
@@ -146,9 +161,20 @@ def backbone_names(project: Project) -> dict[str, str]:
 
 def _lesson(project: Project, dataset: Dataset, found: Mapping[str, Backbone]) -> Lesson:
     """Inputs and target; what is learned of them is learned on the training split only."""
-    wanted = project.target
-    names = [ROW, *project.inputs, wanted.column]
+    names = [ROW, *project.inputs, project.target.column]
     table, kept = (pq.read_table(dataset.part(p), columns=names) for p in ("train", "validation"))
+    return _lesson_of(project, table, kept, found)
+
+
+def foreseen(project: Project, table: pa.Table) -> dict[str, Any]:
+    """The decision between network and trees that these rows would lead to, with its figures."""
+    return tried(project, _lesson_of(project, table, table.slice(0, 0), {}), silent)
+
+
+def _lesson_of(
+    project: Project, table: pa.Table, kept: pa.Table, found: Mapping[str, Backbone]
+) -> Lesson:
+    wanted = project.target
     target = targets.find(wanted.kind)
     sources = [
         ColumnState(

@@ -102,6 +102,8 @@ def _what_it_is(facts: Facts) -> str:
 def _network(facts: Facts) -> str:
     names = " and ".join(_plain(each["name"]) for each in facts.backbones)
     if not names:
+        if "rounds" in facts.training["decisions"]:
+            return f"Boosted trees, {facts.training['steps']} rounds of them."
         return "A network for tables, trained from nothing."
     form = f"A {facts.config['model_type']} network" if facts.config else "Networks"
     was = "that was" if facts.config else "that were"
@@ -240,6 +242,8 @@ def _limits(facts: Facts) -> str:
 def _weights(facts: Facts) -> str:
     if _auto_class(facts):
         return "`model.safetensors`, which transformers loads, has the weights"
+    if "rounds" in facts.training["decisions"]:
+        return "The trees that were grown, also in this folder, are"
     return "The network that was trained, also in this folder, is"
 
 

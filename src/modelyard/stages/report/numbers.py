@@ -9,9 +9,13 @@ from modelyard.stages.report.plots import Axis
 
 MINUS = "\N{MINUS SIGN}"
 WANTED = {">=": "at least", "<=": "at most", ">": "over", "<": "under"}
+PLAIN = ("ece", "r2", "auc", "average_precision", "ks", "gini")
+"""Measures that have no unit and are written with three decimals."""
 NAMES = {
     "ece": "Calibration error (ECE)",
     "entity_f1": "Entity F1",
+    "auc": "Area under the ROC curve (AUC)",
+    "ks": "Kolmogorov–Smirnov distance (KS)",
     "macro_f1": "Macro F1",
     "micro_f1": "Micro F1",
     "weighted_f1": "Weighted F1",
@@ -74,14 +78,14 @@ def number(name: str, value: float) -> str:
         return f"{value:,.0f}"
     if name.endswith("_bytes"):
         return significant(value / 1e6)
-    return minus(f"{value:.3f}" if name in ("ece", "r2") else f"{100 * value:.1f}")
+    return minus(f"{value:.3f}" if name in PLAIN else f"{100 * value:.1f}")
 
 
 def unit(name: str, own: str | None = None) -> str:
     """The unit that follows a value, with its space; `own` is said with the value, if it is."""
     if own:
         return f"\N{NO-BREAK SPACE}{own}"
-    units = {"ece": "", "r2": "", "rows_per_s": " rows/s"} | dict.fromkeys(OWN_UNIT, "")
+    units = {"rows_per_s": " rows/s"} | dict.fromkeys((*PLAIN, *OWN_UNIT), "")
     if name in units:
         return units[name]
     if name.endswith("_ms"):
