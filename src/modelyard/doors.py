@@ -44,7 +44,7 @@ def refuse_early(project: Project) -> None:
     from modelyard.models.known import KNOWN
     from modelyard.stages.audit import known_limits, refuse_no_test
     from modelyard.stages.prepare import refuse_names
-    from modelyard.stages.train import backbone_names
+    from modelyard.stages.train import backbone_names, refuse_still
 
     refuse_names(project)
     for column in project.inputs.values():
@@ -52,6 +52,7 @@ def refuse_early(project: Project) -> None:
     target = targets.find(project.target.kind)
     has_tokens = {n: inputs.find(column.kind).has_tokens for n, column in project.inputs.items()}
     targets.refuse_pair(target, has_tokens)
+    refuse_still(project, target)
     refuse_no_test(project)
     names = backbone_names(project)
     for kind, name in names.items():

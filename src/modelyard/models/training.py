@@ -21,6 +21,7 @@ from modelyard.models.head import BertHead, RobertaHead
 from modelyard.models.loop import Recipe, Run, State
 from modelyard.models.schedule import Pace, epochs_for
 from modelyard.models.tabular import Categories, Numbers
+from modelyard.models.towers import TwoTowers
 from modelyard.models.vision import LiteNetwork
 from modelyard.models.workers import MOST_WORKERS
 
@@ -31,9 +32,9 @@ SAVED_BYTES_PER_S = 200_000_000
 class Job:
     """What is trained on what: a network, training pieces, and the task they are for.
 
-    `tokens` are all that the training and validation rows use, in rising order, of each tower
-    that reads tokens. `kept` is the folder for checkpoints; `began` the moment (perf_counter)
-    from which a budget counts.
+    `paired` says that a piece is a query and its candidate. `tokens` are all that the training and
+    validation rows use, in rising order, of each tower that reads tokens. `kept` is the folder for
+    checkpoints; `began` the moment (perf_counter) from which a budget counts.
     """
 
     network: Any
@@ -44,6 +45,7 @@ class Job:
     kept: Path
     events: Events
     began: float
+    paired: bool = False
 
 
 def train(job: Job) -> State:
@@ -53,6 +55,8 @@ def train(job: Job) -> State:
     network, training, validation = method.prepare(
         job.network, job.training, job.task.validation, job.options.lora_rank
     )
+    if job.paired:
+        network = TwoTowers(network)
     towers = towers_of(job.network)
     for name, used in job.tokens.items():
         vocabulary.narrow(towers[name], used)
