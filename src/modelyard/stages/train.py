@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ROW, ColumnState, Dataset, Model, ModelSpec
+from modelyard.core.errors import SettingInvalid
 from modelyard.core.events import Decided, Events, Noted
 from modelyard.core.measure import Measure
-from modelyard.core.errors import SettingInvalid
 from modelyard.core.project import InputColumn, Project
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
