@@ -9,6 +9,7 @@ SUBJECTS = (
     "accuracy",
     "images",
     "spans",
+    "match",
     "rates",
     "memory",
     "startup",

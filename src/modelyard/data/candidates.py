@@ -76,6 +76,16 @@ def read(file: Path) -> dict[str, str]:
     return found
 
 
+def read_ids(file: Path) -> list[str]:
+    """The ids in a file; raises RowsUnreadable, ColumnMissing."""
+    records = list(open_filled(file).records)
+    for record in records:
+        if record.problem or ID not in record.values:
+            why = record.problem or f"there is no column {ID!r}"
+            raise ColumnMissing(f"{file}, row {record.number}: {why}; name candidates by their id.")
+    return [str(record.values[ID]) for record in records]
+
+
 def joined(keys: Sequence[str]) -> dict[int, int]:
     """Rows that are equal to an earlier one, with that one's index.
 

@@ -12,7 +12,7 @@ from torch import nn
 from modelyard.core.events import Decided, Events, silent
 from modelyard.core.project import Train
 from modelyard.models import checkpoint, loop, methods, precision, vocabulary
-from modelyard.models.batches import Batches, Indices, Pieces
+from modelyard.models.batches import MOST_TOKENS, Batches, Indices, Pieces
 from modelyard.models.dropout import own_noise
 from modelyard.models.evaluation import Task
 from modelyard.models.fast_bert import FastBert
@@ -26,6 +26,8 @@ from modelyard.models.vision import LiteNetwork
 from modelyard.models.workers import MOST_WORKERS
 
 SAVED_BYTES_PER_S = 200_000_000
+PAIRED_TOKENS = 2 * MOST_TOKENS
+"""Of a part whose rows are each other's wrong answers: the more of them, the more is learned."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def _run(job: Job, state: State) -> Run:
     options = job.options
     network = precision.use(job.network, state.decisions["precision"]["precision"])
     workers = _workers(network, state.threads or torch.get_num_threads())
-    batches = Batches(job.training, options.batch_rows, options.seed, workers)
+    most_tokens = PAIRED_TOKENS if job.paired else MOST_TOKENS
+    batches = Batches(job.training, options.batch_rows, options.seed, workers, most_tokens)
     epochs = _epochs(job)["epochs"]
     budget = options.minutes * 60
     return Run(

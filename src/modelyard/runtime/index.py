@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-VECTORS, CANDIDATES = "index.npy", "candidates.jsonl"
+VECTORS, CANDIDATES, GRAPH = "index.npy", "candidates.jsonl", "graph.json"
 MOST = 10
 """How many candidates an answer has."""
 SCORES = 1 << 24
@@ -110,12 +110,24 @@ class Index:
             np.concatenate([own.vectors, other.vectors]),
         )
 
-    def save(self, folder: Path) -> None:
-        """Write index.npy, in half precision, and candidates.jsonl."""
+    def save(self, folder: Path, graph: str = "") -> None:
+        """Write index.npy, in half precision, and candidates.jsonl.
+
+        Where they do not stand beside their graph, graph.json has its SHA-256.
+        """
+        if graph:
+            (folder / GRAPH).write_text(json.dumps({"sha256": graph}) + "\n", encoding="utf-8")
         np.save(folder / VECTORS, self.vectors.astype(np.float16), allow_pickle=False)
         with (folder / CANDIDATES).open("w", encoding="utf-8") as lines:
             for each, text in zip(self.ids, self.texts, strict=True):
                 lines.write(json.dumps({"id": each, "text": text}, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def made_for(folder: Path) -> str | None:
+        """The SHA-256 of the graph that made the vectors in a folder, where it says so."""
+        if not (folder / GRAPH).is_file():
+            return None
+        return str(json.loads((folder / GRAPH).read_text(encoding="utf-8"))["sha256"])
 
     @classmethod
     def load(cls, folder: Path) -> "Index | None":
