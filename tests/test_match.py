@@ -325,7 +325,7 @@ def test_candidates_that_were_changed_or_are_anothers_are_refused(
     assert open_release(made[1], candidates=out).index is not None
     lines = (out / "candidates.jsonl").read_text(encoding="utf-8")
     (out / "candidates.jsonl").write_text(lines.replace("film", "flim"), encoding="utf-8")
-    with pytest.raises(ReleaseChanged, match="candidates.jsonl"):
+    with pytest.raises(ReleaseChanged, match=r"candidates\.jsonl"):
         open_release(made[1], candidates=out)
     with pytest.raises(SettingInvalid, match="holds no candidates of the release"):
         open_release(made[1], candidates=made[1])

@@ -261,7 +261,7 @@ def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
     validation, width = lesson.validation, target.width(state)
 
     def score(outputs: "ByPiece") -> Sequence[Measure]:
-        found = of_rows(of_pieces(outputs, width), validation.encoded)
+        found: Any = of_rows(of_pieces(outputs, width), validation.encoded)
         if lesson.pairing:
             found = lesson.pairing.ranked(found, validation.truths)
         return target.score(validation.truths, target.decode(found, state))

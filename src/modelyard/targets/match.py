@@ -143,7 +143,7 @@ class Match:
         """
         hits, right = hits_of(truth, answers)
         rows = len(hits)
-        found = [_share(f"recall_at_{k}", hits[:, :k].any(1)) for k in (1, MOST)]
+        found = [_share(f"recall_at_{k}", np.any(hits[:, :k], axis=1)) for k in (1, MOST)]
         drawn = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), RESAMPLES)
         for name, values in (
             ("mrr_at_10", reciprocal_rank(hits)),
@@ -228,7 +228,7 @@ def ndcg(hits: NDArray[np.bool_], right: NDArray[np.int64]) -> NDArray[np.float6
     return found
 
 
-def _share(name: str, is_so: NDArray[np.bool_]) -> Measure:
+def _share(name: str, is_so: Any) -> Measure:
     count, rows = int(is_so.sum()), len(is_so)
     return Measure(name, count / max(1, rows), *wilson(count, rows), rows)
 
