@@ -10,6 +10,7 @@ SUBJECTS = (
     "images",
     "spans",
     "tables",
+    "match",
     "rates",
     "memory",
     "startup",

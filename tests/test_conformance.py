@@ -67,6 +67,7 @@ TARGETS = {
     ),
     "number": Kind(_number, -0.5),
     "spans": Kind(_spans, 0.9),
+    "match": Kind(lambda words: " ".join(sorted({*words} & {*GOOD, *BAD})), 0.8),
 }
 
 
@@ -130,7 +131,8 @@ INPUTS = {
     ),
     "trees": Columns({**OF_NUMBERS, **OF_CATEGORIES}, _table, "trees"),
 }
-IMPOSSIBLE = [(source, "spans") for source in INPUTS if source != "text"]
+OF_ONE_TEXT = ("spans", "match")
+IMPOSSIBLE = [(s, t) for s in INPUTS for t in OF_ONE_TEXT if s != "text"]
 PAIRS = [
     (source, target)
     for source in INPUTS

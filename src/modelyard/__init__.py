@@ -36,12 +36,18 @@ def run(
     return build(Path(project), chosen, events or silent)
 
 
-def load(folder: str | Path, public_key: str | Path | None = None) -> Runtime:
+def load(
+    folder: str | Path,
+    public_key: str | Path | None = None,
+    candidates: str | Path | None = None,
+) -> Runtime:
     """Verify a Release and open it; `.predict(rows)` gives an answer for each row.
 
     `public_key` is the PEM file of the key it must be signed with; None takes the user's own.
+    `candidates` is a folder that `modelyard candidates` made, to pick from in place of its own.
     Raises ReleaseMissing, ReleaseChanged, ReleaseUntrusted.
     """
     from modelyard.doors import open_release
 
-    return open_release(Path(folder), Path(public_key) if public_key else None)
+    key, others = (Path(each) if each else None for each in (public_key, candidates))
+    return open_release(Path(folder), key, others)

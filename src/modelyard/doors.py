@@ -1,19 +1,22 @@
 """What every door does: wire stages, store, inputs, targets and runtime together."""
 
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.checks.limits import refuse_unknown
-from modelyard.core import PROJECT_FILE
-from modelyard.core.artefacts import Release
-from modelyard.core.errors import ReleaseMissing, RequirementFailed
+from modelyard.core import PROJECT_FILE, digest
+from modelyard.core.artefacts import Model, Release
+from modelyard.core.errors import ReleaseMissing, RequirementFailed, SettingInvalid
 from modelyard.core.events import Events
 from modelyard.core.flow import Step, plan, run
 from modelyard.core.licences import licence_problem
 from modelyard.core.project import Project
 from modelyard.core.project_file import read_project
 from modelyard.core.store import Store
+from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
 from modelyard.runtime.signing_key import own_key
 
@@ -47,7 +50,7 @@ def refuse_early(project: Project) -> None:
     from modelyard.stages.audit import known_limits, refuse_no_test
     from modelyard.stages.learner import refuse_trees
     from modelyard.stages.prepare import refuse_names
-    from modelyard.stages.train import backbone_names
+    from modelyard.stages.train import backbone_names, refuse_still
 
     refuse_names(project)
     for column in project.inputs.values():
@@ -56,6 +59,7 @@ def refuse_early(project: Project) -> None:
     has_tokens = {n: inputs.find(column.kind).has_tokens for n, column in project.inputs.items()}
     targets.refuse_pair(target, has_tokens)
     refuse_trees(project)
+    refuse_still(project, target)
     refuse_no_test(project)
     names = backbone_names(project)
     for kind, name in names.items():
@@ -144,25 +148,88 @@ def release_folder(given: Path | None) -> Path:
     )
 
 
-def open_release(folder: Path, public_key: Path | None = None) -> Runtime:
-    """Verify a release, then open it."""
+def open_release(
+    folder: Path | None, public_key: Path | None = None, candidates: Path | None = None
+) -> Runtime:
+    """Verify a release, then open it, with other candidates than its own where they are given."""
     from modelyard import inputs, targets
     from modelyard.runtime import seal
 
     folder = release_folder(folder)
     seal.verify(folder, public_key)
-    return Runtime.open(folder, inputs.find, targets.find)
+    runtime = Runtime.open(folder, inputs.find, targets.find)
+    if not candidates:
+        return runtime
+    seal.verify(candidates, public_key)
+    return replace(runtime, index=_index_beside(folder, candidates))
+
+
+def _index_beside(release: Path, candidates: Path) -> Index:
+    """The index in a folder that was made for a release; raises SettingInvalid for another."""
+    index = Index.load(candidates)
+    if index is None or Index.made_for(candidates) != _graph_digest(release):
+        raise SettingInvalid(
+            f"The folder {candidates} holds no candidates of the release {release}; make them with "
+            f"`modelyard candidates {release} --out FOLDER`."
+        )
+    return index
+
+
+def _graph_digest(release: Path) -> str:
+    return digest.of_file(release / str(Model(release).spec.graph))
+
+
+def change_candidates(
+    release: Path | None,
+    public_key: Path | None,
+    candidates: Path | None,
+    add: Path | None,
+    remove: Path | None,
+    out: Path,
+) -> int:
+    """Write a signed folder with a release's candidates, or those given, changed; their number.
+
+    Nothing is trained. Raises SettingInvalid where the release picks from none, or `out` is there.
+    """
+    from modelyard.data.candidates import read, read_ids
+    from modelyard.runtime import seal
+
+    runtime = open_release(release, public_key, candidates)
+    if runtime.index is None:
+        raise SettingInvalid(
+            f"The release {runtime.spec.name} answers with {runtime.spec.target.kind} and picks "
+            "from no candidates; candidates are of a target of kind match."
+        )
+    if out.exists():
+        raise SettingInvalid(f"{out} is there already; choose another folder or remove it.")
+    index = runtime.index.without(read_ids(remove)) if remove else runtime.index
+    if add:
+        texts = read(add)
+        vectors = runtime.vectors(list(texts.values()))
+        index = index.beside(Index(list(texts), list(texts.values()), vectors))
+    draft = out.with_name(f".{out.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    index.save(draft, _graph_digest(release_folder(release)))
+    seal.sign(draft)
+    draft.rename(out)
+    return len(index.ids)
 
 
 def serve_release(
-    given: Path | None, public_key: Path | None, host: str, port: int, ready: Callable[[str], None]
+    given: Path | None,
+    public_key: Path | None,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    candidates: Path | None = None,
 ) -> None:
     """Verify and open a release and serve it until stopped; `ready` gets its address."""
     from modelyard.service.app import create_app
     from modelyard.service.server import serve
 
     folder = release_folder(given)
-    runtime = open_release(folder, public_key)
+    runtime = open_release(folder, public_key, candidates)
     limits = read_project(folder / RESOLVED).serve
     serve(create_app(runtime, release_info(folder, runtime), limits), host, port, ready)
 

@@ -13,7 +13,7 @@ from modelyard.core.measure import Measure
 
 NAMES = (
     *("table", "labels_table", "spans_table", "confusion", "calibration", "mistakes"),
-    *("roc", "spans_mistakes", "residuals"),
+    *("roc", "spans_mistakes", "residuals", "ranking", "ranking_mistakes"),
 )
 Answers = Sequence[Mapping[str, Any]]
 

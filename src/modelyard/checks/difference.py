@@ -124,6 +124,29 @@ def _of_counts(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> Difference
     )
 
 
+def candidates_difference(
+    truth: Sequence[Mapping[str, Any]], first: Answers, second: Answers
+) -> Difference:
+    """The difference in recall at 1 of two rankings of the same rows (B,), as `difference`.
+
+    >>> a, b = ({"candidates": [{"id": name}]} for name in "ab")
+    >>> candidates_difference([{"right": ["a"]}] * 50, [a] * 50, [b] * 50).judgement
+    'better'
+    """
+    ours, theirs = (
+        [
+            {
+                "label": str(
+                    bool(ranked["candidates"]) and ranked["candidates"][0]["id"] in own["right"]
+                )
+            }
+            for own, ranked in zip(truth, answers, strict=True)
+        ]
+        for answers in (first, second)
+    )
+    return difference(["True"] * len(truth), ours, theirs)
+
+
 def _counts(truth: Sequence[Sequence[str]], answers: Answers) -> NDArray[np.int64]:
     """Of each row the labels found rightly, and those that are so or were found: (B, 2)."""
     pairs = [
@@ -176,6 +199,7 @@ OF: dict[str, Callable[[Any, Answers, Answers], Difference]] = {
     "labels": labels_difference,
     "spans": spans_difference,
     "value": number_difference,
+    "candidates": candidates_difference,
 }
 """By the key of an answer that holds what is compared."""
 

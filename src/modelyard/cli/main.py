@@ -10,7 +10,10 @@ from importlib import import_module
 from modelyard import __version__
 from modelyard.core.errors import ModelyardError, SettingInvalid
 
-COMMANDS = ("new", "plan", "run", "show", "predict", "verify", "serve", "samples", "backbones")
+COMMANDS = (
+    *("new", "plan", "run", "show", "predict", "verify", "serve", "candidates", "samples"),
+    "backbones",
+)
 
 
 def parser() -> argparse.ArgumentParser:

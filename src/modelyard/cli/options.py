@@ -43,3 +43,13 @@ def add_release(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="PEM file of the key it must be signed with (default: your own)",
     )
+
+
+def add_candidates(parser: argparse.ArgumentParser) -> None:
+    """The candidates to pick from in place of the release's own."""
+    parser.add_argument(
+        "--candidates",
+        type=Path,
+        metavar="FOLDER",
+        help="what `modelyard candidates` made (default: the release's own candidates)",
+    )

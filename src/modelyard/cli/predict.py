@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelyard.cli.options import add_release
+from modelyard.cli.options import add_candidates, add_release
 
 if TYPE_CHECKING:
     from modelyard.data.files import Opened, Record
@@ -19,6 +19,7 @@ ERROR = "error"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `predict`."""
     add_release(parser)
+    add_candidates(parser)
     parser.add_argument("file", type=Path, help="rows: csv, tsv, jsonl or parquet")
     parser.add_argument(
         "--encoding", default="auto", help="encoding of csv, tsv and jsonl (default: detected)"
@@ -39,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
     out = options.out or options.file.with_suffix(f".predictions{options.file.suffix}")
     if out.resolve() == options.file.resolve():
         raise SettingInvalid(f"--out {out} is the file of rows itself; give another file.")
-    runtime = open_release(options.release, options.public_key)
+    runtime = open_release(options.release, options.public_key, options.candidates)
     opened = open_filled(options.file, options.encoding)
     _tell_encoding(opened)
     done, refused, first = 0, 0, None

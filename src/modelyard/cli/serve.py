@@ -2,12 +2,13 @@
 
 import argparse
 
-from modelyard.cli.options import add_release
+from modelyard.cli.options import add_candidates, add_release
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `serve`."""
     add_release(parser)
+    add_candidates(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
 
@@ -19,5 +20,12 @@ def main(options: argparse.Namespace) -> int:
     def ready(url: str) -> None:
         print(f"serving  {url}\n  try it    {url}/\n  API docs  {url}/docs", flush=True)
 
-    serve_release(options.release, options.public_key, options.host, options.port, ready)
+    serve_release(
+        options.release,
+        options.public_key,
+        options.host,
+        options.port,
+        ready,
+        candidates=options.candidates,
+    )
     return 0

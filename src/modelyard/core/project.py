@@ -91,7 +91,13 @@ class TargetColumn(Section):
     """The answer coming out."""
 
     column: str = Field(description="the column to predict")
-    kind: str = Field("class", description="class, labels, number or spans")
+    kind: str = Field("class", description="class, labels, number, spans or match")
+    candidates: str | None = Field(
+        None, description="match: file of candidates (text, id); default: those the rows name"
+    )
+    pool: str | None = Field(
+        None, description="match: column with the candidates a row is audited among; default: all"
+    )
 
 
 class BackboneChoice(Section):

@@ -151,7 +151,8 @@ def columns_of(records: Iterable[Record]) -> list[str]:
 def columns_wanted(project: Project) -> list[str]:
     """The columns that a project names, each once."""
     split = project.data.split
-    named = [*project.inputs, project.target.column, split.by, split.group, split.time, split.given]
+    target = (project.target.column, project.target.pool)
+    named = [*project.inputs, *target, split.by, split.group, split.time, split.given]
     return [name for name in dict.fromkeys(named) if name]
 
 
@@ -213,6 +214,23 @@ def _lines(path: Path) -> int:
 
 def source_digest(project: Project) -> str:
     """A digest of what the rows are: their bytes, a Hub revision, or what a query gives."""
+    own = _digest_of_rows(project)
+    if not project.target.candidates:
+        return own
+    return digest.of_json([own, digest.of_file(candidates_file(project))])
+
+
+def candidates_file(project: Project) -> Path:
+    """The project's file of candidates; raises RowsMissing where it is not there."""
+    file = project.folder / str(project.target.candidates)
+    if not file.is_file():
+        raise RowsMissing(
+            f"There is no file {file}; check target.candidates, relative to the project."
+        )
+    return file
+
+
+def _digest_of_rows(project: Project) -> str:
     data = project.data
     if data.rows.startswith("hf://"):
         return digest.of_json(data.rows)

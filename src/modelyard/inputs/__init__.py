@@ -65,7 +65,8 @@ class Input(Protocol):
     ) -> State:
         """What has to be known of the training split to encode; plain JSON.
 
-        `reads` is what a target reads of the network: `rows`, or `tokens` where it has such.
+        `reads` is what a target reads of the network: `rows`, `tokens` or `vectors`, where it has
+        such.
         """
 
     def read(self, value: Any, beside: Path) -> Any:
@@ -95,7 +96,8 @@ class Input(Protocol):
     def network(self, states: Sequence[State], backbone: Path, width: int, dropout: float) -> Any:
         """A network from the arrays of columns with these states to (P, width).
 
-        Where `tokens` are read, it is one to (P, T, width).
+        Where `tokens` are read, it is one to (P, T, width); where `vectors` are, one to vectors
+        (P, W) of length 1, and the width is its own.
         `backbone` is a pre-trained network's folder, or one that `save` wrote.
         """
 

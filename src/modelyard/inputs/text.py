@@ -31,8 +31,9 @@ MOST_TOKENS = 512
 CLASSES = {
     "rows": "AutoModelForSequenceClassification",
     "tokens": "AutoModelForTokenClassification",
+    "vectors": "AutoModel",
 }
-WINDOWS = {"rows": 2, "tokens": 1000}
+WINDOWS = {"rows": 2, "tokens": 1000, "vectors": 2}
 """How many windows of a long text are read: all of it where tokens are answered for."""
 NOT_BLANK = r"[^\s\u001c-\u001f\u0085]|\ufeff"
 """What str.strip leaves of a text, as ECMA 262 writes it: the two differ on what is a space."""
@@ -78,6 +79,7 @@ class Text:
             "windows": chosen.windows or WINDOWS[reads],
             "pad_id": _pad_id(tokenizer),
             "reads": reads,
+            "width": _width(config),
             "shapes": able and shapes.are_lost(tokenizer),
         }
 
@@ -125,7 +127,7 @@ class Text:
         return partial(_encode, tokenizer, most, pad_id)
 
     def network(self, states: Sequence[State], backbone: Path, width: int, dropout: float) -> Any:
-        """A transformers classifier with `width` outputs and dropout in its layers.
+        """A transformers classifier with `width` outputs and dropout in its layers, or a vector.
 
         Attention drops nothing: without dropout it runs in one fused kernel.
         """
@@ -147,6 +149,10 @@ class Text:
         network = _loaded(auto, backbone, config=config, dtype="float32")
         if any(state.get("shapes") for state in states):
             shapes.read_shapes(network)
+        if reads == "vectors":
+            from modelyard.models.pooled import Pooled
+
+            return Pooled(network)
         return network
 
     def save(self, network: Any, states: Sequence[State], backbone: Path, folder: Path) -> None:
@@ -231,6 +237,11 @@ def _most_positions(config: Mapping[str, Any]) -> int:
     """How many tokens the network can place; RoBERTa and its kin keep two for themselves."""
     most = int(config.get("max_position_embeddings", 512))
     return most - 2 if most % 2 == 0 and most > 2 and most & (most - 1) else most
+
+
+def _width(config: Mapping[str, Any]) -> int:
+    """How many numbers a token's last state has."""
+    return next(int(config[n]) for n in ("hidden_size", "dim", "d_model") if n in config)
 
 
 def _cjk_share(values: Sequence[str]) -> float:

@@ -66,6 +66,8 @@ class Batches:
     batch_rows: int
     seed: int
     parts: int = 1
+    most_tokens: int = MOST_TOKENS
+    """Of a part."""
 
     @property
     def steps_in_epoch(self) -> int:
@@ -90,7 +92,7 @@ class Batches:
     def _batch(self, rows: Indices, spans: Indices) -> Batch:
         lengths = self.pieces.lengths
         tokens = sum(int(lengths[spans[row] : spans[row + 1]].sum()) for row in rows)
-        count = self.parts * -(-tokens // (self.parts * MOST_TOKENS))
+        count = self.parts * -(-tokens // (self.parts * self.most_tokens))
         parts = [_part(rows[n::count], spans, lengths) for n in range(min(count, len(rows)))]
         padded = sum(len(g) * int(lengths[g].max()) for part in parts for g in part.groups)
         return Batch(parts, len(rows), tokens, padded)

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from modelyard.models.dropout import factors
+from modelyard.models.pooled import Pooled
 
 CLASSIFIERS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
 TAGGERS = ("BertForTokenClassification", "RobertaForTokenClassification")
+BODIES = ("BertModel", "RobertaModel")
+"""Of what is pooled."""
 PER_LAYER = 16
 NORMS = (8, 9, 14, 15)  # of a layer's weights, those of its norms
 SAVED = 13
@@ -26,7 +29,8 @@ aten = torch.ops.aten
 
 def is_possible(network: Any) -> bool:
     """Whether this network is known, computes GELU, and drops nothing within its attention."""
-    if type(network).__name__ not in (*CLASSIFIERS, *TAGGERS):
+    own = network.network if isinstance(network, Pooled) else network
+    if type(own).__name__ not in (BODIES if own is not network else (*CLASSIFIERS, *TAGGERS)):
         return False
     config = network.config
     dropped = getattr(config, "attention_probs_dropout_prob", 0)
@@ -34,7 +38,7 @@ def is_possible(network: Any) -> bool:
 
 
 class FastBert(nn.Module):
-    """The network's outputs (P, C), or (P, T, C) of a tagger, from arrays (P, T).
+    """The network's outputs (P, C), vectors (P, W), or (P, T, C) of a tagger, from arrays (P, T).
 
     All layers whose every token is read compute in `dtype`; weights and their gradients are fp32.
     """
@@ -60,6 +64,8 @@ class FastBert(nn.Module):
         body = network.base_model
         mask = None if attention_mask is None else attention_mask[:, None, None].bool()
         states = body.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)  # (P, T, W)
+        if isinstance(network, Pooled):
+            return network.pooled(self._whole(body.encoder.layer, states, mask), attention_mask)
         if type(network).__name__ in TAGGERS:
             tagged: Tensor = network.classifier(
                 network.dropout(self._whole(body.encoder.layer, states, mask))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from modelyard.models.dropout import factors
+from modelyard.models.towers import TwoTowers
 
 HEAD = "head.safetensors"
 HEAD_WIDTH = 256
@@ -90,10 +91,13 @@ class Fused(nn.Module):
 def towers_of(network: Any) -> dict[str, Any]:
     """The towers of a fused network by name, or any other network as "".
 
+    Where a query and its candidates have one network, it is that.
+
     >>> list(towers_of(nn.Linear(1, 1)))
     ['']
     """
-    return dict(network.towers.items()) if isinstance(network, Fused) else {"": network}
+    own = network.tower if isinstance(network, TwoTowers) else network
+    return dict(own.towers.items()) if isinstance(own, Fused) else {"": own}
 
 
 def pretrained(network: nn.Module) -> Iterator[Any]:

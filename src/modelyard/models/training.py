@@ -12,7 +12,7 @@ from torch import nn
 from modelyard.core.events import Decided, Events, silent
 from modelyard.core.project import Train
 from modelyard.models import checkpoint, loop, methods, precision, vocabulary
-from modelyard.models.batches import Batches, Indices, Pieces
+from modelyard.models.batches import MOST_TOKENS, Batches, Indices, Pieces
 from modelyard.models.dropout import own_noise
 from modelyard.models.evaluation import Task
 from modelyard.models.fast_bert import FastBert
@@ -21,19 +21,22 @@ from modelyard.models.head import BertHead, RobertaHead
 from modelyard.models.loop import Recipe, Run, State
 from modelyard.models.schedule import Pace, epochs_for
 from modelyard.models.tabular import Categories, Numbers
+from modelyard.models.towers import TwoTowers
 from modelyard.models.vision import LiteNetwork
 from modelyard.models.workers import MOST_WORKERS
 
 SAVED_BYTES_PER_S = 200_000_000
+PAIRED_TOKENS = 2 * MOST_TOKENS
+"""Of a part whose rows are each other's wrong answers: the more of them, the more is learned."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What is trained on what: a network, training pieces, and the task they are for.
 
-    `tokens` are all that the training and validation rows use, in rising order, of each tower
-    that reads tokens. `kept` is the folder for checkpoints; `began` the moment (perf_counter)
-    from which a budget counts.
+    `paired` says that a piece is a query and its candidate. `tokens` are all that the training and
+    validation rows use, in rising order, of each tower that reads tokens. `kept` is the folder for
+    checkpoints; `began` the moment (perf_counter) from which a budget counts.
     """
 
     network: Any
@@ -44,6 +47,7 @@ class Job:
     kept: Path
     events: Events
     began: float
+    paired: bool = False
 
 
 def train(job: Job) -> State:
@@ -53,6 +57,8 @@ def train(job: Job) -> State:
     network, training, validation = method.prepare(
         job.network, job.training, job.task.validation, job.options.lora_rank
     )
+    if job.paired:
+        network = TwoTowers(network)
     towers = towers_of(job.network)
     for name, used in job.tokens.items():
         vocabulary.narrow(towers[name], used)
@@ -119,7 +125,8 @@ def _run(job: Job, state: State) -> Run:
     options = job.options
     network = precision.use(job.network, state.decisions["precision"]["precision"])
     workers = _workers(network, state.threads or torch.get_num_threads())
-    batches = Batches(job.training, options.batch_rows, options.seed, workers)
+    most_tokens = PAIRED_TOKENS if job.paired else MOST_TOKENS
+    batches = Batches(job.training, options.batch_rows, options.seed, workers, most_tokens)
     epochs = _epochs(job)["epochs"]
     budget = options.minutes * 60
     return Run(

@@ -5,7 +5,7 @@ rows.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,15 @@ class Encoded:
         places = self.places and Places(self.places.texts, self.places.spans.take(indices))
         return Encoded(arrays, self.row_of[indices], self.lengths[indices], places)
 
+    def at(self, rows: Indices) -> "Encoded":
+        """The rows at these places, in that order; one may be taken several times."""
+        counts = np.bincount(self.row_of, minlength=self.rows)
+        first = counts.cumsum() - counts
+        own = counts[rows]
+        within = np.arange(own.sum()) - np.repeat(own.cumsum() - own, own)
+        taken = self.take(np.repeat(first[rows], own) + within)
+        return replace(taken, row_of=np.repeat(np.arange(len(rows)), own))
+
     def collate(self, indices: "Sequence[int] | Indices") -> Arrays:
         """The pieces at `indices` as arrays (P, T) or (P, ...), padded to the longest of them."""
         return self.take(np.asarray(indices, dtype=np.int64)).whole()
@@ -238,9 +247,11 @@ def batches_by_length(
 
 
 def of_pieces(outputs: Sequence[NDArray[np.float32]], width: int) -> PieceOutputs:
-    """Outputs of P pieces, each (C,) or (T, C), as outputs of all of them."""
-    if not outputs or outputs[0].ndim == 1:
-        return np.array(outputs, dtype=np.float32).reshape(-1, width)
+    """Outputs of P pieces, each (C,) or (T, C), as outputs of all; `width` is C where P is 0."""
+    if not outputs:
+        return np.zeros((0, width), dtype=np.float32)
+    if outputs[0].ndim == 1:
+        return np.stack(outputs).astype(np.float32, copy=False)
     return Ragged(np.concatenate(outputs), np.cumsum([len(own) for own in outputs]))
 
 

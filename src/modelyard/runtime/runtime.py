@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from modelyard.core.artefacts import Model, ModelSpec
 from modelyard.runtime.columns import Columns, Encodes, Row
-from modelyard.runtime.encoded import Encoded, RowOutputs, of_rows
+from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
 from modelyard.runtime.graph import Graph
+from modelyard.runtime.index import MOST, Index, unit
 
 PART_ROWS = 4096
 Answer = dict[str, Any]
+Pools = Sequence[Sequence[str] | None]
 
 
 class Decodes(Protocol):
@@ -36,6 +40,8 @@ class Runtime:
     columns: Columns
     decode_outputs: Callable[[Any, dict[str, Any]], list[Answer]]
     answer_fields: tuple[str, ...]
+    index: Index | None = None
+    """What a target that picks its answers picks from."""
 
     @classmethod
     def open(
@@ -54,6 +60,7 @@ class Runtime:
             columns=Columns.open(spec.inputs, lambda group: group.folder(folder), find_input),
             decode_outputs=target.decode,
             answer_fields=tuple(target.wire.model_fields),
+            index=Index.load(folder),
         )
 
     def encode(self, rows: Sequence[Row]) -> Encoded:
@@ -64,20 +71,32 @@ class Runtime:
         """Outputs of encoded rows: pooled over each row's pieces, or of all its tokens."""
         return of_rows(self.graph.outputs(encoded), encoded)
 
-    def decode(self, outputs: RowOutputs) -> list[Answer]:
-        """Outputs of rows as answers."""
-        return self.decode_outputs(outputs, self.spec.target.state)
+    def decode(self, outputs: RowOutputs, pools: Pools | None = None) -> list[Answer]:
+        """Outputs of rows as answers; `pools` (B,) as in `predict`."""
+        state = self.spec.target.state
+        if self.index is None or isinstance(outputs, TokenOutputs):
+            return self.decode_outputs(outputs, state)
+        return self.decode_outputs(self.index.search(outputs, MOST, pools), state)
 
-    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+    def predict(self, rows: Sequence[Row], pools: Pools | None = None) -> list[Answer]:
         """Answers for rows, in their order; the memory for encoded rows is bounded.
 
+        Where answers are picked from candidates, `pools` (B,) may name the ids that each row's are
+        picked from; None is all.
         Raises ColumnMissing or RequestInvalid for the first bad row before any is answered.
         """
         values = self.columns.values(rows)
-        return [answer for part in _parts(values, len(rows)) for answer in self._answers(part)]
+        answers: list[Answer] = []
+        for part in _parts(values, len(rows)):
+            own = None if pools is None else pools[len(answers) : len(answers) + PART_ROWS]
+            answers += self.decode(self.outputs(self.columns.encode(part)), own)
+        return answers
 
-    def _answers(self, values: Mapping[str, Sequence[Any]]) -> list[Answer]:
-        return self.decode(self.outputs(self.columns.encode(values)))
+    def vectors(self, values: Sequence[Any]) -> NDArray[np.float32]:
+        """The vectors (B, W) of values of the one input column, as candidates have them."""
+        outputs = self.outputs(self.columns.encode({self.columns.names[0]: values}))
+        assert not isinstance(outputs, TokenOutputs)
+        return unit(outputs)
 
 
 def _parts(values: Mapping[str, Sequence[Any]], rows: int) -> Iterator[Mapping[str, Sequence[Any]]]:

@@ -65,7 +65,9 @@ class Admission:
             outputs = await self._batcher.outputs(encoded)
             found = of_rows(outputs, encoded)
             numbers = found.values if isinstance(found, TokenOutputs) else found
-            answers = await off_loop(BYTES_IN_JSON * numbers.size, self._runtime.decode, found)
+            index = self._runtime.index
+            size = BYTES_IN_JSON * numbers.size * (len(index.ids) if index else 1)
+            answers = await off_loop(size, self._runtime.decode, found)
             ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
             return answers, ticket.usage
 

@@ -27,9 +27,12 @@ from modelyard.core.project import Project
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.inputs.plain import PlainTable
+from modelyard.models import backbones
 from modelyard.runtime.runtime import Runtime
+from modelyard.stages.candidates import Plain
 from modelyard.stages.report.page import render
 from modelyard.stages.report.sentences import headline
+from modelyard.stages.train import backbone_names
 from modelyard.targets import Baseline, Target
 
 CHUNK_ROWS = 512
@@ -53,7 +56,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 READS = ("name", "inputs", "target", "accept", "release")
 
 
-@stage("audit", version="2", reads=READS, gives=Report, estimate=estimate)
+@stage("audit", version="3", reads=READS, gives=Report, estimate=estimate)
 def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events) -> None:
     """Predict the test rows, run the checks, train the baselines, and say what holds."""
     known = known_limits(targets.find(project.target.kind))
@@ -61,12 +64,12 @@ def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events
     rows = pq.read_table(dataset.part("test")).to_pylist()
     refuse_seen(model, rows)
     runtime = Runtime.open(model.folder, inputs.find, targets.find)
-    answers = list(_predicted(runtime, rows, events))
+    answers = list(_predicted(runtime, rows, _pools(model, rows), events))
     _write_predictions(draft, model, rows, answers)
     findings = [
         _quality(model, rows, answers),
         _speed(runtime, rows, events),
-        _beside_baselines(dataset, model, rows, answers, events),
+        _beside_baselines(project, dataset, model, rows, answers, events),
     ]
     found = _report(project, dataset, model, findings)
     for sentence in found["headline"]:
@@ -113,9 +116,19 @@ def refuse_seen(model: Model, rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _predicted(runtime: Runtime, rows: Rows, events: Events) -> Iterator[dict[str, Any]]:
+def _pools(model: Model, rows: Rows) -> list[Any] | None:
+    """What each row's answers are picked from, where they are picked; None stands for all."""
+    if targets.find(model.spec.target.kind).reads != "vectors":
+        return None
+    return [truth["pool"] for truth in _truth(model, rows)]
+
+
+def _predicted(
+    runtime: Runtime, rows: Rows, pools: list[Any] | None, events: Events
+) -> Iterator[dict[str, Any]]:
     for start in range(0, len(rows), CHUNK_ROWS):
-        yield from runtime.predict(rows[start : start + CHUNK_ROWS])
+        some = slice(start, start + CHUNK_ROWS)
+        yield from runtime.predict(rows[some], pools and pools[some])
         done = min(start + CHUNK_ROWS, len(rows))
         events(Progress("predicting the test rows", done, len(rows), "rows"))
 
@@ -140,11 +153,19 @@ def _speed(runtime: Runtime, rows: Rows, events: Events) -> Finding:
 
 
 def _beside_baselines(
-    dataset: Dataset, model: Model, rows: Rows, answers: Answers, events: Events
+    project: Project,
+    dataset: Dataset,
+    model: Model,
+    rows: Rows,
+    answers: Answers,
+    events: Events,
 ) -> Finding:
     target, truth = targets.find(model.spec.target.kind), _truth(model, rows)
     events(Progress("training the plain baselines", 0, 1))
-    baselines = _baselines(dataset, model, rows)
+    if target.reads == "vectors":
+        baselines = _ranked(project, dataset, model, rows, events)
+    else:
+        baselines = _baselines(dataset, model, rows)
     events(Progress("training the plain baselines", 1, 1, seconds_left=0))
     compared = [_compared(target, truth, answers, baseline) for baseline in baselines]
     return Finding(_ahead(compared), {"baselines": compared})
@@ -165,6 +186,27 @@ def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
         features.transform(test_values),
         test_values,
     )
+
+
+def _ranked(
+    project: Project, dataset: Dataset, model: Model, rows: Rows, events: Events
+) -> list[Baseline]:
+    """Plain ways to rank the candidates: shared words, and the backbone as it came."""
+    found = {
+        kind: backbones.resolve(name, events, project.folder)
+        for kind, name in backbone_names(project).items()
+    }
+    plain = Plain(dataset, model, lambda group: found[group.kind].folder, events)
+    target, column = model.spec.target, model.spec.inputs[0].column
+    queries, pools = [row[column] for row in rows], _pools(model, rows) or []
+    decode = targets.find(target.kind).decode
+    return [
+        Baseline("BM25", decode(plain.bm25(queries, pools), target.state)),
+        Baseline(
+            "untrained backbone",
+            decode(plain.untrained({column: queries}, pools), target.state),
+        ),
+    ]
 
 
 def _compared(

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.inputs import networks
 from modelyard.runtime.columns import Columns
-from modelyard.runtime.encoded import Encoded, RowOutputs, of_pieces, of_rows
+from modelyard.runtime.encoded import Encoded, PieceOutputs, of_pieces, of_rows
 from modelyard.runtime.graph import Graph
+from modelyard.runtime.index import MOST
+from modelyard.stages.candidates import Candidates
+from modelyard.targets import Target
 
 GRAPH = "graph.onnx"
 MOST_CHECKED_ROWS = 2000
@@ -31,6 +35,8 @@ TIMED_ROWS = 128
 TIMED_TURNS = 3
 ROUNDING = 1e-9  # a loss of one hundredth is 0.010000000000000009 as a difference of floats
 Answer = Mapping[str, Any]
+Run = Callable[[Encoded], PieceOutputs]
+"""A network or a graph."""
 
 
 def _share(source: Path, target: Path) -> None:
@@ -59,7 +65,7 @@ class CheckedRows:
 
     encoded: Encoded
     truth: Sequence[Any]
-    answers: Callable[[RowOutputs], Sequence[Answer]]
+    answers: Callable[[Run], Sequence[Answer]]
     main: Callable[[Sequence[Any], Sequence[Answer]], Measure]
 
 
@@ -98,7 +104,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
     return Estimate(15 + texts / 60, memory_bytes=int(1.2 * GIGA), disk_bytes=GIGA // 8)
 
 
-@stage("compress", version="1", reads=("compress",), gives=Model, estimate=estimate)
+@stage("compress", version="2", reads=("compress",), gives=Model, estimate=estimate)
 def compress(
     project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events
 ) -> None:
@@ -114,6 +120,8 @@ def compress(
     choice, why = _choice(rungs, wanted, project.compress.max_loss)
     events(Decided("graph", choice, why))
     draft.record["rows_per_s"] = _rows_per_s(files, rows)
+    if targets.find(model.spec.target.kind).reads == "vectors":
+        _write_index(dataset, model, files[choice], draft.out, events)
     _write(model, files[choice], draft.out)
     told = {"target": wanted, "choice": choice, "why": why, "rungs": [r.to_json() for r in rungs]}
     (draft.out / "compress.json").write_text(
@@ -128,14 +136,34 @@ def _checked_rows(dataset: Dataset, model: Model) -> CheckedRows:
     count = min(len(table), MOST_CHECKED_ROWS)
     table = table.take(np.linspace(0, len(table) - 1, count).astype(np.int64))
     target = targets.find(answer.kind)
+    encoded = columns.encode({name: table[name].to_pylist() for name in columns.names})
+    truth = table[answer.column].to_pylist()
+    answers = partial(_answers, target, answer.state, encoded)
+    if target.reads == "vectors":
+        own = [each for row in truth for each in row["right"][:1]]
+        answers = partial(answers, candidates=Candidates.of(dataset, columns, own))
     return CheckedRows(
-        encoded=columns.encode({name: table[name].to_pylist() for name in columns.names}),
-        truth=table[answer.column].to_pylist(),
-        answers=lambda outputs: target.decode(outputs, answer.state),
+        encoded=encoded,
+        truth=truth,
+        answers=answers,
         main=lambda truth, answers: next(
             each for each in target.score(truth, answers) if each.name == target.main
         ),
     )
+
+
+def _answers(
+    target: Target,
+    state: dict[str, Any],
+    encoded: Encoded,
+    run: Run,
+    candidates: Candidates | None = None,
+) -> Sequence[Answer]:
+    """What rows are answered with; picked from the rows' own candidates where there are such."""
+    outputs: Any = of_rows(run(encoded), encoded)
+    if candidates:
+        outputs = candidates.index(run).search(outputs, MOST)
+    return target.decode(outputs, state)
 
 
 def _columns(model: Model) -> Columns:
@@ -150,12 +178,12 @@ def _exported(model: Model, rows: CheckedRows, draft: Draft, events: Events) -> 
     events(Progress("reading the network's own answers", 0, 1))
     width = targets.find(answer.kind).width(answer.state)
     network = networks.load(sources, model.folder, width)
-    outputs = of_pieces(network_outputs(network, rows.encoded), width)
+    original = rows.answers(lambda some: of_pieces(network_outputs(network, some), width))
     events(Progress("exporting the graph", 0, 1))
     examples = {each.column: [inputs.find(each.kind).example()] * 2 for each in sources}
     example = _columns(model).encode(examples)
     export(network, example.collate([0, 1]), example.ragged, draft.kept / "plain.onnx")
-    return rows.answers(of_rows(outputs, rows.encoded))
+    return original
 
 
 def _climbed(name: str, draft: Draft) -> Path:
@@ -174,7 +202,7 @@ def _checked(
     own = rows.main(rows.truth, original)
     for done, (name, file) in enumerate(files.items()):
         events(Progress("checking the graphs", done, len(files), "graphs"))
-        found = rows.answers(of_rows(Graph(file).outputs(rows.encoded), rows.encoded))
+        found = rows.answers(Graph(file).outputs)
         measure = rows.main(rows.truth, found)
         yield Rung(
             name=name,
@@ -267,6 +295,14 @@ def _rows_per_s(files: Mapping[str, Path], rows: CheckedRows) -> dict[str, float
             graph.outputs(pieces)
             seconds[name].append(time.perf_counter() - started)
     return {name: round(pieces.rows / float(np.median(s)), 1) for name, s in seconds.items()}
+
+
+def _write_index(dataset: Dataset, model: Model, graph: Path, out: Path, events: Events) -> None:
+    """All candidates, with the vectors of the graph that will be asked."""
+    candidates = Candidates.of(dataset, _columns(model))
+    events(Progress("making the index", 0, len(candidates.ids), "candidates"))
+    candidates.index(Graph(graph).outputs).save(out)
+    events(Progress("making the index", len(candidates.ids), len(candidates.ids), "candidates"))
 
 
 def _write(model: Model, graph: Path, out: Path) -> None:

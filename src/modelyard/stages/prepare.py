@@ -16,10 +16,12 @@ from modelyard.core.events import Decided, Events, Noted, Warned
 from modelyard.core.project import Project
 from modelyard.core.stages import Estimate, RowFacts, stage
 from modelyard.core.store import Draft
-from modelyard.data import look, same
+from modelyard.data import candidates, look, same
+from modelyard.data.candidates import Catalogue
 from modelyard.data.files import Record
 from modelyard.data.source import (
     Rows,
+    candidates_file,
     columns_wanted,
     files_digest,
     first,
@@ -42,6 +44,8 @@ class Sorted:
     truths: list[Any] = field(default_factory=list)
     refused: list[tuple[Record, str, str]] = field(default_factory=list)
     """Record, kind of reason, reason."""
+    catalogue: Catalogue | None = None
+    """What is picked from, where the target is such."""
 
     def refuse(self, reasons: Mapping[int, tuple[str, str]]) -> None:
         """Move kept records, by index, to the refused ones."""
@@ -74,7 +78,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 
 @stage(
     "prepare",
-    version="4",
+    version="5",
     reads=("data", "inputs", "target"),
     gives=Dataset,
     causes=causes,
@@ -86,6 +90,8 @@ def prepare(project: Project, draft: Draft, events: Events) -> None:
     rows = read(project, events)
     found = _judged(project, rows)
     _refuse_same(project, found)
+    if found.catalogue:
+        _join(project, found)
     _require_rows(found)
     target = targets.find(project.target.kind)
     target.check(found.truths)
@@ -128,11 +134,11 @@ def glance(project: Project, most: int) -> "pa.Table":
 
 def _judged(project: Project, rows: Rows) -> Sorted:
     """Each record by itself: usable, or refused with a reason."""
-    found = Sorted(rows)
+    found = Sorted(rows, catalogue=_catalogue(project))
     for raw in rows.records:
         record = _read(project, raw, rows.beside)
         reason = _reason(project, rows, record)
-        truth, problem = _truth(project, record) if reason is None else (None, None)
+        truth, problem = _truth(project, found, record) if reason is None else (None, None)
         if reason or problem:
             found.refused.append((record, *(reason or ("wrong target", str(problem)))))
         else:
@@ -154,14 +160,50 @@ def _read(project: Project, record: Record, beside: Path) -> Record:
     return Record(record.number, values)
 
 
-def _truth(project: Project, record: Record) -> tuple[Any, str | None]:
+def _catalogue(project: Project) -> Catalogue | None:
+    """What the target picks from, if it does."""
+    if targets.find(project.target.kind).reads != "vectors":
+        return None
+    return Catalogue.open(candidates_file(project) if project.target.candidates else None)
+
+
+def _truth(project: Project, found: Sorted, record: Record) -> tuple[Any, str | None]:
     """The target's value as the Dataset keeps it, or what is wrong with it."""
     column = project.target.column
     values = {name: record.values[name] for name in project.inputs}
+    read = targets.find(project.target.kind).read
     try:
-        return targets.find(project.target.kind).read(record.values[column], values), None
+        truth = read(record.values[column], values)
+        if not found.catalogue:
+            return truth, None
+        right = list(map(found.catalogue.id_of, truth))
+        column = project.target.pool or column
+        named = record.values.get(column) if project.target.pool else None
+        pool = None if is_missing(named) else _pool(found.catalogue, read(named, values), right)
+        return {"right": right, "pool": pool}, None
     except ValueError as error:
         return None, f"column {column!r} {error}"
+
+
+def _pool(catalogue: Catalogue, named: Sequence[str], right: Sequence[str]) -> list[str]:
+    """The ids of a row's pool, the right ones among them."""
+    return list(dict.fromkeys([*right, *map(catalogue.id_of, named)]))
+
+
+def _join(project: Project, found: Sorted) -> None:
+    """Make one of rows that ask the same, with the right candidates of all of them."""
+    equal = candidates.joined([text.strip() for text in _keys(project, found.kept)])
+    for index, kept_at in equal.items():
+        for name, more in found.truths[index].items():
+            own = found.truths[kept_at][name]
+            found.truths[kept_at][name] = own and list(dict.fromkeys([*own, *(more or ())]))
+    places = found.places()
+    found.refuse(
+        {
+            index: ("joined", f"its candidates are those of {places[first]} too, which is equal")
+            for index, first in equal.items()
+        }
+    )
 
 
 def _reason(project: Project, rows: Rows, record: Record) -> tuple[str, str] | None:
@@ -178,7 +220,9 @@ def _reason(project: Project, rows: Rows, record: Record) -> tuple[str, str] | N
         if reason := _input_reason(project, rows, record, name):
             return reason
     for name in columns_wanted(project):
-        if name not in project.inputs and is_missing(record.values.get(name)):
+        if name not in (*project.inputs, project.target.pool) and is_missing(
+            record.values.get(name)
+        ):
             return "missing value", f"column {name!r} has no value"
     return None
 
@@ -307,6 +351,10 @@ def _write(
         pq.write_table(table.filter(pa.array(parted.part == place)), out / f"{name}.parquet")
     text = json.dumps(report, ensure_ascii=False, indent=1)
     (out / "data-report.json").write_text(text, encoding="utf-8")
+    if found.catalogue:
+        kept = found.catalogue.kept(found.truths)
+        ids, texts = list(kept), list(kept.values())
+        pq.write_table(pa.table({"id": ids, "text": texts}), out / candidates.FILE)
     _write_refused(project, out / "refused.jsonl", found)
 
 

@@ -23,8 +23,8 @@ from modelyard.stages.papers.facts import Facts, gather
 from modelyard.stages.papers.lineage import lineage
 from modelyard.stages.report.page import render
 
-STAYS_HOME = ("seen.npy",)
-"""Files of a Model that tell which rows it has learned from."""
+STAYS_HOME = ("seen.npy", "untrained.npy")
+"""Files of a Model that tell which rows it has learned from, or that only the audit needs."""
 
 
 def causes(project: Project) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ROW, ColumnState, Dataset, Model, ModelSpec
+from modelyard.core.errors import SettingInvalid
 from modelyard.core.events import Decided, Events, Noted, silent
 from modelyard.core.measure import Measure
 from modelyard.core.project import InputColumn, Project
@@ -28,7 +29,9 @@ from modelyard.models.known import transformer
 from modelyard.models.schedule import epochs_for
 from modelyard.runtime.columns import Columns, Group
 from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
+from modelyard.stages.candidates import Pairing
 from modelyard.stages.learner import choose, fit_trees, is_table, tried
+from modelyard.targets import Target
 
 NOWHERE = Path("/nonexistent")
 TABLE_SIZE = transformer(256, 1, 0)
@@ -45,11 +48,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of the training or the validation part, encoded, and their truths."""
+    """The rows of the training or the validation part, encoded, and their truths.
+
+    `learned` are the truths as the target takes them, where they are not those.
+    """
 
     digests: NDArray[np.uint64]
     encoded: Encoded
     truths: list[Any]
+    learned: list[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Lesson:
     backbones: Mapping[str, Backbone]
     training: Part
     validation: Part
+    pairing: Pairing | None = None
+    """What the rows are paired with, where the target picks from candidates."""
 
     def folder_of(self, group: Group) -> Path:
         """The backbone of a group; nowhere for one that is trained from nothing."""
@@ -130,7 +139,7 @@ def train(project: Project, dataset: Dataset, draft: Draft, events: Events) -> N
         for kind, name in backbone_names(project).items()
     }
     began = time.perf_counter()
-    lesson = _lesson(project, dataset, found)
+    lesson = _paired(project, _lesson(project, dataset, found), dataset, draft, events)
     network, state = _learned_network(project, lesson, draft, events, began)
     lesson = replace(lesson, spec=_settled(network, lesson, events))
     _write_network(network, lesson, draft.out)
@@ -159,6 +168,15 @@ def backbone_names(project: Project) -> dict[str, str]:
     return {kind: str(chosen[kind]) for kind in kinds if kind in chosen}
 
 
+def refuse_still(project: Project, target: Target) -> None:
+    """Raise SettingInvalid where nothing would move: vectors are the backbone's own."""
+    if target.reads == "vectors" and project.train.method == "head":
+        raise SettingInvalid(
+            f'train.method = "head" moves what is over the backbone, and a target of kind '
+            f'{target.kind!r} has nothing there; choose "full" or "lora".'
+        )
+
+
 def _lesson(project: Project, dataset: Dataset, found: Mapping[str, Backbone]) -> Lesson:
     """Inputs and target; what is learned of them is learned on the training split only."""
     names = [ROW, *project.inputs, project.target.column]
@@ -185,6 +203,8 @@ def _lesson_of(
         for name, chosen in project.inputs.items()
     ]
     state = target.learn(table[wanted.column].to_pylist())
+    if target.reads == "vectors":
+        state["width"] = sources[0].state["width"]
     spec = ModelSpec(
         inputs=sources, target=ColumnState(column=wanted.column, kind=wanted.kind, state=state)
     )
@@ -192,6 +212,25 @@ def _lesson_of(
     columns = Columns.open(sources, lambda g: folder.get(g.kind, NOWHERE), inputs.find)
     training, validation = (_part(columns, spec, each) for each in (table, kept))
     return Lesson(spec, found, training, validation)
+
+
+def _paired(
+    project: Project, lesson: Lesson, dataset: Dataset, draft: Draft, events: Events
+) -> Lesson:
+    """The rows beside their candidates, where the target picks from such."""
+    if targets.find(lesson.spec.target.kind).reads != "vectors":
+        return lesson
+    pairing = Pairing.of(lesson.spec, lesson.folder_of, dataset, draft.kept, events)
+    pairing.save(draft.out)
+    training, validation = lesson.training, lesson.validation
+    kept, truths = pairing.own(validation.encoded, validation.truths)
+    rows, pairs = pairing.mined(training.encoded, training.truths, project.train.seed)
+    return replace(
+        lesson,
+        training=replace(training, encoded=rows, learned=pairs),
+        validation=replace(validation, encoded=kept, learned=truths),
+        pairing=pairing,
+    )
 
 
 def _learned(
@@ -231,11 +270,12 @@ def _fit(
         network=network,
         training=rows,
         task=_task(lesson, project.train.model_dump()),
-        tokens=_tokens(rows, validation),
+        tokens=_tokens(rows, validation, paired=lesson.pairing is not None),
         options=project.train,
         kept=draft.kept,
         events=events,
         began=began,
+        paired=lesson.pairing is not None,
     )
     return network, training.train(job)
 
@@ -247,7 +287,9 @@ def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
     validation, width = lesson.validation, target.width(state)
 
     def score(outputs: "ByPiece") -> Sequence[Measure]:
-        found = of_rows(of_pieces(outputs, width), validation.encoded)
+        found: Any = of_rows(of_pieces(outputs, width), validation.encoded)
+        if lesson.pairing:
+            found = lesson.pairing.ranked(found, validation.truths)
         return target.score(validation.truths, target.decode(found, state))
 
     return Task(
@@ -263,7 +305,8 @@ def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
 def _truth(part: Part, spec: ModelSpec) -> "Truth":
     """What gives the truths of some of a part's rows."""
     target = targets.find(spec.target.kind)
-    truth = target.truth(part.truths, spec.target.state, part.encoded)
+    truths = part.truths if part.learned is None else part.learned
+    truth = target.truth(truths, spec.target.state, part.encoded)
     if isinstance(truth, Ragged):
         return lambda rows: truth.take(rows).padded()[0]
     return lambda rows: truth[rows]
@@ -284,17 +327,18 @@ def _settled(network: Any, lesson: Lesson, events: Events) -> ModelSpec:
     return spec.model_copy(update={"target": answer.model_copy(update={"state": state})})
 
 
-def _tokens(*parts: Encoded) -> dict[str, NDArray[np.int64]]:
-    """Every token that occurs in the pieces, in rising order, by the group that reads them."""
-    found = {}
-    masked = (n for n, a in parts[0].arrays.items() if isinstance(a, Ragged) and a.mask)
-    for name in masked:
-        arrays = [part.arrays[name] for part in parts]
-        tokens = [each.values for each in arrays if isinstance(each, Ragged)]
-        fills = [each.fill for each in arrays if isinstance(each, Ragged)]
-        used = np.unique(np.concatenate([*tokens, np.array(fills, dtype=np.int32)]))
-        found[name.rpartition(".")[0]] = used.astype(np.int64)
-    return found
+def _tokens(*parts: Encoded, paired: bool) -> dict[str, NDArray[np.int64]]:
+    """Every token that occurs in the pieces, in rising order, by the group that reads them.
+
+    What is `paired` is read by one group.
+    """
+    found: dict[str, list[NDArray[Any]]] = {}
+    for part in parts:
+        for name, array in part.arrays.items():
+            if isinstance(array, Ragged) and array.mask:
+                group = "" if paired else name.rpartition(".")[0]
+                found.setdefault(group, []).extend([array.values, np.array([array.fill])])
+    return {g: np.unique(np.concatenate(own)).astype(np.int64) for g, own in found.items()}
 
 
 def _tell_windows(rows: Encoded, events: Events) -> None:

@@ -17,7 +17,13 @@ from modelyard.core.measure import Measure as Measure
 from modelyard.runtime.encoded import Encoded, Ragged
 
 State = dict[str, Any]
-MODULES = {"class": "class_", "labels": "labels", "number": "number", "spans": "spans"}
+MODULES = {
+    "class": "class_",
+    "labels": "labels",
+    "number": "number",
+    "spans": "spans",
+    "match": "match",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,11 @@ class Target(Protocol):
     chooses: str
     """What it answers with of the labels: `one of`, `any of`, `spans of`; empty without labels."""
     reads: str
-    """What of the inputs it is told by: `rows`, or the `tokens` of one text."""
+    """What of the inputs it is told by: `rows`, the `tokens` of one text, or its `vectors`.
+
+    A target that reads vectors picks its answers from candidates: its truths are objects with the
+    ids of a row's `right` ones and, or None, of its `pool`, and it decodes what was Ranked.
+    """
     contradicts: bool
     """Whether two rows with equal inputs and other answers cannot both be right."""
 
@@ -107,11 +117,11 @@ class Target(Protocol):
 
 
 def refuse_pair(target: Target, columns: Mapping[str, bool]) -> None:
-    """Raise PairImpossible where a target is told by tokens, and no single column has such.
+    """Raise PairImpossible where a target is told by one text, and no single column is such.
 
     `columns` says of each input column whether it has tokens.
     """
-    if target.reads == "tokens" and list(columns.values()) != [True]:
+    if target.reads in ("tokens", "vectors") and list(columns.values()) != [True]:
         named = ", ".join(columns)
         raise PairImpossible(
             f"The target kind {target.kind!r} is told by the words of one text, and [inputs] names "

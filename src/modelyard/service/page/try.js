@@ -230,6 +230,7 @@ function show(body, ms, sent, asked) {
   at("raw").hidden = Boolean(known);
   at("marked").hidden = !answer.spans;
   at("bars").replaceChildren();
+  at("bars").classList.toggle("ranked", Boolean(answer.candidates));
   if (known) shows[known](answer, asked);
   else at("raw").textContent = JSON.stringify(answer, null, 2);
 }
@@ -239,6 +240,7 @@ const shows = {
   scores: showScores,
   spans: (answer, asked) => showSpans(answer.spans, Object.values(asked)[0]),
   value: showNumber,
+  candidates: (answer) => showCandidates(answer.candidates),
 };
 
 // The interval's ends lie at a fifth and four fifths of the line, the value between them.
@@ -303,6 +305,22 @@ function showSpans(spans, text) {
   at("said").textContent = told.join("; ") || words.noSpan;
   at("more").hidden = true;
   at("bars").replaceChildren(...spans.map((span, place) => bar(told[place], span.score, false)));
+}
+
+// The best is told in full; a score is a cosine, and one below 0 has no bar.
+function showCandidates(candidates) {
+  at("label").textContent = candidates.length ? words.candidates(number(candidates.length)) : words.noCandidate;
+  at("said").textContent = candidates[0]?.text ?? words.noCandidate;
+  at("more").hidden = true;
+  at("bars").replaceChildren(...candidates.map(candidate));
+}
+
+function candidate({ id, text, score }, place) {
+  const made = bar(text, Math.max(0, score), place === 0);
+  made.classList.add("candidate");
+  made.title = id;
+  made.querySelector(".percent").textContent = score.toFixed(2);
+  return made;
 }
 
 function mark(span) {

@@ -289,6 +289,8 @@ def _auto_class(facts: Facts) -> str | None:
     """The class of transformers that loads the folder."""
     architecture = str(facts.config.get("architectures", [""])[0])
     found = re.search(r"For\w+$", architecture)
+    if architecture.endswith("Model"):
+        return "AutoModel"
     return f"AutoModel{found.group()}" if found else None
 
 

@@ -1,0 +1,166 @@
+"""Index: the candidates that a query is answered with, and the vector of each.
+
+Search is exact: one matrix product for each part of the queries. A million candidates of 384
+numbers are 768 MB on disk, in half precision, and twice that in memory.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VECTORS, CANDIDATES, GRAPH = "index.npy", "candidates.jsonl", "graph.json"
+MOST = 10
+"""How many candidates an answer has."""
+SCORES = 1 << 24
+"""How many scores are held at once."""
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The candidates found for B rows, the best first: ids, texts and scores of each row's own."""
+
+    ids: Sequence[Sequence[str]]
+    texts: Sequence[Sequence[str]]
+    scores: Sequence[Floats]
+
+    def before(self, other: "Ranked") -> "Ranked":
+        """These rows, and then the other's."""
+        return Ranked(
+            [*self.ids, *other.ids], [*self.texts, *other.texts], [*self.scores, *other.scores]
+        )
+
+
+@dataclass(frozen=True)
+class Index:
+    """N candidates: their ids, their texts, and their vectors (N, W) of length 1."""
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    vectors: Floats
+
+    def search(
+        self, queries: Floats, most: int, among: Sequence[Sequence[str] | None] | None = None
+    ) -> Ranked:
+        """The best of the candidates for each query (B, W), at most `most`, by cosine.
+
+        `among` (B,) names for each query the ids it is ranked among; None is all of them.
+
+        >>> index = Index(["a", "b"], ["A", "B"], np.eye(2, dtype=np.float32))
+        >>> index.search(np.array([[0.1, 2.0]], np.float32), most=1).ids
+        [['b']]
+        """
+        rows = max(1, SCORES // max(1, len(self.ids)))
+        vectors = unit(queries)
+        found = Ranked([], [], [])
+        for start in range(0, len(vectors), rows):
+            some = slice(start, start + rows)
+            own = None if among is None else among[some]
+            found = found.before(self.ranked(vectors[some] @ self.vectors.T, most, own))
+        return found
+
+    def ranked(
+        self, scores: Floats, most: int, among: Sequence[Sequence[str] | None] | None = None
+    ) -> Ranked:
+        """The best by scores (B, N), as `search` gives them."""
+        pools = [None] * len(scores) if among is None else among
+        places = [
+            best(own, most, self._places(pool)) for own, pool in zip(scores, pools, strict=True)
+        ]
+        return Ranked(
+            [[self.ids[place] for place in own] for own in places],
+            [[self.texts[place] for place in own] for own in places],
+            [own[chosen] for own, chosen in zip(scores, places, strict=True)],
+        )
+
+    def _places(self, ids: Sequence[str] | None) -> Indices | None:
+        if ids is None:
+            return None
+        where = self.where
+        return np.array([where[each] for each in ids if each in where], dtype=np.int64)
+
+    @cached_property
+    def where(self) -> Mapping[str, int]:
+        """The place of each id."""
+        return {each: place for place, each in enumerate(self.ids)}
+
+    def without(self, ids: Sequence[str]) -> "Index":
+        """The candidates that are not named."""
+        gone = set(ids)
+        kept = [place for place, each in enumerate(self.ids) if each not in gone]
+        return Index(
+            [self.ids[place] for place in kept],
+            [self.texts[place] for place in kept],
+            self.vectors[kept],
+        )
+
+    def beside(self, other: "Index") -> "Index":
+        """These and the other's candidates; the other's stand for those of the same id."""
+        own = self.without(other.ids)
+        return Index(
+            [*own.ids, *other.ids],
+            [*own.texts, *other.texts],
+            np.concatenate([own.vectors, other.vectors]),
+        )
+
+    def save(self, folder: Path, graph: str = "") -> None:
+        """Write index.npy, in half precision, and candidates.jsonl.
+
+        Where they do not stand beside their graph, graph.json has its SHA-256.
+        """
+        if graph:
+            (folder / GRAPH).write_text(json.dumps({"sha256": graph}) + "\n", encoding="utf-8")
+        np.save(folder / VECTORS, self.vectors.astype(np.float16), allow_pickle=False)
+        with (folder / CANDIDATES).open("w", encoding="utf-8") as lines:
+            for each, text in zip(self.ids, self.texts, strict=True):
+                lines.write(json.dumps({"id": each, "text": text}, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def made_for(folder: Path) -> str | None:
+        """The SHA-256 of the graph that made the vectors in a folder, where it says so."""
+        if not (folder / GRAPH).is_file():
+            return None
+        return str(json.loads((folder / GRAPH).read_text(encoding="utf-8"))["sha256"])
+
+    @classmethod
+    def load(cls, folder: Path) -> "Index | None":
+        """The index in a folder, or None where there is none."""
+        if not (folder / VECTORS).is_file():
+            return None
+        vectors = np.load(folder / VECTORS, allow_pickle=False).astype(np.float32)
+        with (folder / CANDIDATES).open(encoding="utf-8") as lines:
+            found: list[Mapping[str, Any]] = [json.loads(line) for line in lines]
+        ids, texts = ([str(each[key]) for each in found] for key in ("id", "text"))
+        return cls(ids, texts, unit(vectors))
+
+
+def unit(vectors: Floats) -> Floats:
+    """Vectors (N, W) of length 1; one of zeros stays as it is."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Floats = vectors / np.maximum(lengths, 1e-12)
+    return found
+
+
+def best(scores: Floats, most: int, among: Indices | None = None) -> Indices:
+    """The places of the highest scores (N,), the best first; of equal ones the first.
+
+    >>> best(np.array([0.1, 0.9, 0.5], np.float32), 2).tolist()
+    [1, 2]
+    """
+    places = np.arange(len(scores)) if among is None else among
+    own = scores[places]
+    if len(own) > most:
+        top = np.argpartition(-own, most - 1)[:most]
+        top = np.sort(top)
+    else:
+        top = np.arange(len(own))
+    order = np.argsort(-own[top], kind="stable")
+    found: Indices = places[top[order]]
+    return found

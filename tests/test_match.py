@@ -1,0 +1,343 @@
+"""The target match: rows read, pairs learned, candidates ranked, added and removed."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from fastapi.testclient import TestClient
+from tests.tiny import BAD, GOOD, OTHER, TINY_TRAINING
+
+import modelyard
+from modelyard import targets
+from modelyard.cli.main import main
+from modelyard.core.errors import (
+    ColumnMissing,
+    PairImpossible,
+    ReleaseChanged,
+    RowsMissing,
+    RowsUnreadable,
+    SettingInvalid,
+    TooFewClasses,
+)
+from modelyard.core.project import Serve
+from modelyard.data.candidates import Catalogue, read
+from modelyard.doors import open_release, refuse_early, release_info
+from modelyard.models.bm25 import BM25
+from modelyard.runtime.index import Index, unit
+from modelyard.service.app import create_app
+from modelyard.targets.match import TARGET, read_candidates
+
+Row = dict[str, Any]
+WORDS = [*GOOD, *BAD]
+TRAINING = TINY_TRAINING | {"epochs": 20, "patience": 0, "learning_rate": 2e-3, "batch_rows": 24}
+
+
+# Values of rows
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("a1", ["a1"]),
+        (17, ["17"]),
+        (["a1", "a2", "a1"], ["a1", "a2"]),
+        ('["a1", 2]', ["a1", "2"]),
+        ("[1] See the first footnote.", ["[1] See the first footnote."]),
+        ("  A text. ", ["A text."]),
+    ],
+)
+def test_a_row_names_its_candidates(value: Any, names: list[str]) -> None:
+    assert read_candidates(value) == names
+
+
+@pytest.mark.parametrize("value", [[], "[]", "  ", [None], [["a"]], {"a": 1}, b"a", ["\ud800"]])
+def test_a_row_that_names_none_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"holds|names"):
+        read_candidates(value)
+
+
+def test_rows_that_all_have_one_candidate_cannot_be_learned_from() -> None:
+    with pytest.raises(TooFewClasses, match="all rows have the same one"):
+        TARGET.check([{"right": ["a"], "pool": None}] * 5)
+
+
+def test_a_candidate_without_an_id_has_the_same_one_each_time() -> None:
+    first, second = Catalogue(), Catalogue()
+    assert first.id_of("Yes.") == second.id_of("Yes.") != first.id_of("No.")
+    assert first.kept([{"right": [first.id_of("Yes.")], "pool": None}]) == {
+        first.id_of("Yes."): "Yes."
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "error", "told"),
+    [
+        (['{"id": "a"}'], ColumnMissing, "no column 'text'"),
+        (['{"id": "a", "text": " "}'], RowsUnreadable, "has no text"),
+        (["nonsense"], RowsUnreadable, "row 1"),
+    ],
+)
+def test_a_file_of_candidates_is_refused(
+    tmp_path: Path, lines: list[str], error: type[Exception], told: str
+) -> None:
+    (tmp_path / "c.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(error, match=told):
+        read(tmp_path / "c.jsonl")
+
+
+# Losses and measures
+
+
+def test_a_rows_loss_is_that_of_its_candidate_among_those_beside_it() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    vectors = torch.randn(3, 3, 4)
+    truth = torch.tensor([[0, 5, 0, -1], [1, 6, 1, 0], [2, -1, 2, -1]])
+    found = TARGET.losses(vectors.flatten(1), truth, {"width": 4}, {})
+    query, own, wrong = (unit(vectors[:, side].numpy()) for side in range(3))
+    scores = np.concatenate([query @ own.T, query @ wrong.T], 1) / 0.05
+    scores[1, 0] = -np.inf  # candidate 0 is right for the second row too
+    logs = np.log(np.exp(scores).sum(1)) - scores[[0, 1, 2], [0, 1, 2]]
+    assert found.tolist() == pytest.approx(logs.tolist(), rel=1e-4)
+
+
+def test_rows_with_the_same_candidate_are_no_wrong_answers_to_each_other() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    vectors = torch.randn(2, 1, 4).repeat(1, 2, 1).flatten(1)
+    vectors[1] = vectors[0]
+    same = TARGET.losses(vectors, torch.tensor([[7, -1, 7], [7, -1, 7]]), {"width": 4}, {})
+    assert same.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def _answer(*ids: str) -> Row:
+    return {"candidates": [{"id": each, "text": "", "score": 0.5} for each in ids]}
+
+
+def test_measures_are_those_of_the_first_ten() -> None:
+    truth = [{"right": ["a"], "pool": None}, {"right": ["b", "c"], "pool": None}]
+    found = {m.name: m for m in TARGET.score(truth, [_answer("a", "x"), _answer("x", "c", "b")])}
+    assert found["recall_at_1"].value == 0.5
+    assert found["recall_at_10"].value == 1.0
+    assert found["mrr_at_10"].value == 0.75
+    gains = 1 / np.log2([2, 3, 4])
+    assert found["ndcg_at_10"].value == pytest.approx(
+        (1 + (gains[1] + gains[2]) / (gains[0] + gains[1])) / 2
+    )
+    for measure in found.values():
+        assert measure.low <= measure.value <= measure.high
+        assert measure.rows == 2
+
+
+def test_bm25_is_that_of_the_paper() -> None:
+    texts = ["the cat", "the dog barks", "a cat and a cat"]
+    lengths, mean = np.array([2, 3, 5]), 10 / 3
+    counts = np.array([1, 0, 2])
+    rare = np.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    wanted = rare * counts * 2.2 / (counts + 1.2 * (0.25 + 0.75 * lengths / mean))
+    assert BM25(texts).scores(["cat"])[0] == pytest.approx(wanted, rel=1e-6)
+    assert BM25(["保险", "银行"]).scores(["保"])[0].argmax() == 0
+
+
+# The index
+
+
+def _index(rows: int = 50) -> Index:
+    vectors = np.random.default_rng(0).normal(size=(rows, 8)).astype(np.float32)
+    return Index([f"c{n}" for n in range(rows)], [f"text {n}" for n in range(rows)], unit(vectors))
+
+
+def test_search_is_exact_and_ranks_within_a_pool() -> None:
+    index = _index()
+    queries = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    order = np.argsort(-(unit(queries) @ index.vectors.T), axis=1)
+    assert index.search(queries, 5).ids == [[f"c{n}" for n in own[:5]] for own in order]
+    pool = ["c3", "c9", "unknown", "c1"]
+    found = index.search(queries, 5, [pool, None, [], pool])
+    assert set(found.ids[0]) == {"c1", "c3", "c9"}
+    assert list(found.scores[0]) == sorted(found.scores[0], reverse=True)
+    assert len(found.ids[1]) == 5
+    assert found.ids[2] == []
+
+
+def test_candidates_are_added_replaced_removed_and_kept_in_files(tmp_path: Path) -> None:
+    index = _index(3).without(["c1"])
+    changed = index.beside(Index(["c2", "new"], ["other", "New."], np.eye(2, 8, dtype=np.float32)))
+    assert changed.ids == ["c0", "c2", "new"]
+    assert changed.texts == ["text 0", "other", "New."]
+    changed.save(tmp_path)
+    again = Index.load(tmp_path)
+    assert again is not None
+    assert (again.ids, again.texts) == (changed.ids, changed.texts)
+    assert again.vectors == pytest.approx(changed.vectors, abs=1e-3)
+    assert Index.load(tmp_path / "nowhere") is None
+
+
+# Through the doors
+
+
+def _candidates() -> list[Row]:
+    """Each pair of words as a candidate, each word by a form of its own."""
+    return [
+        {"id": f"{a}-{b}", "text": f"the {a} and {b} film"}
+        for n, a in enumerate(WORDS)
+        for b in WORDS[n + 1 :]
+    ]
+
+
+def _rows(count: int) -> list[Row]:
+    rng, known, rows = random.Random(0), _candidates(), []
+    for number in range(count):
+        pair = rng.choice(known)
+        words = [*pair["id"].split("-"), *rng.choices(OTHER, k=rng.randint(0, 4))]
+        rng.shuffle(words)
+        pool = [pair["id"], *(each["id"] for each in rng.sample(known, 8))]
+        part = "test" if number < 60 else "validation" if number < 100 else "train"
+        question = f"{' '.join(words)} ({number})"
+        rows.append({"question": question, "answer": pair["id"], "part": part})
+        if part == "test":
+            rows[-1]["pool"] = pool
+    return [
+        *rows,
+        {"question": rows[-1]["question"], "answer": [known[0]["id"]], "part": "train"},
+        {"question": "an unknown answer", "answer": "nobody-knows", "part": "train"},
+    ]
+
+
+def _project(folder: Path, backbone: Path, more: str = "") -> Path:
+    for name, lines in (("rows", _rows(400)), ("candidates", _candidates())):
+        text = "\n".join(map(json.dumps, lines))
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    training = "\n".join(f"{name} = {json.dumps(value)}" for name, value in TRAINING.items())
+    (folder / "modelyard.toml").write_text(
+        'name = "faq"\n[data]\nrows = "rows.jsonl"\nsplit = { given = "part" }\n'
+        '[inputs]\nquestion = "text"\n[target]\ncolumn = "answer"\nkind = "match"\n'
+        f'candidates = "candidates.jsonl"\npool = "pool"\n[backbone]\ntext = "{backbone}"\n'
+        f"[train]\n{training}\n{more}",
+        encoding="utf-8",
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = _project(tmp_path_factory.mktemp("match"), tiny_backbone)
+    return folder, modelyard.run(folder).folder
+
+
+def test_rows_that_ask_the_same_become_one_with_all_candidates(made: tuple[Path, Path]) -> None:
+    [dataset] = (made[0] / ".modelyard" / "objects").glob("prepare-*")
+    rows = pq.read_table(dataset / "train.parquet").to_pylist()
+    several = [row["answer"]["right"] for row in rows if len(row["answer"]["right"]) > 1]
+    assert several == [[_rows(400)[399]["answer"], _candidates()[0]["id"]]]
+    refused = (dataset / "refused.jsonl").read_text(encoding="utf-8").splitlines()
+    kinds = {each["kind"]: each["reason"] for each in map(json.loads, refused)}
+    assert set(kinds) == {"joined", "wrong label"}
+    assert "'nobody-knows', which is not among the candidates" in kinds["wrong label"]
+
+
+def test_the_report_ranks_within_pools_beside_bm25_and_the_backbone(
+    made: tuple[Path, Path],
+) -> None:
+    report = json.loads((made[1] / "report.json").read_text(encoding="utf-8"))
+    own = {each["name"]: each["value"] for each in report["measures"]}
+    assert own["recall_at_1"] >= 0.6
+    assert own["recall_at_1"] <= own["mrr_at_10"] <= own["recall_at_10"]
+    assert [each["name"] for each in report["baselines"]] == ["BM25", "untrained backbone"]
+    for baseline in report["baselines"]:
+        assert baseline["difference"]["rows"] == 60
+    untrained = report["baselines"][1]["measures"][0]
+    assert own["recall_at_1"] > untrained["value"]
+    assert 8 <= report["ranking"]["pool"] <= 9
+    page = (made[1] / "report.html").read_text(encoding="utf-8")
+    assert "How far down the right one stands" in page
+    [audit] = (made[0] / ".modelyard" / "objects").glob("audit-*")
+    for row in pq.read_table(audit / "predictions.parquet").to_pylist():
+        truth = json.loads(row["truth"])
+        ids = [each["id"] for each in json.loads(row["candidates"])]
+        assert set(ids) == set(truth["pool"])
+
+
+def test_a_release_has_its_index_and_tells_nothing_of_its_rows(made: tuple[Path, Path]) -> None:
+    names = {path.name for path in made[1].iterdir()}
+    assert {"index.npy", "candidates.jsonl", "graph.onnx"} <= names
+    assert not {"seen.npy", "untrained.npy"} & names
+    assert 'AutoModel.from_pretrained("FOLDER")' in (made[1] / "README.md").read_text("utf-8")
+
+
+def test_the_same_vectors_come_from_transformers(made: tuple[Path, Path]) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    text = "the fine and dull film"
+    runtime = modelyard.load(made[1])
+    tokens = AutoTokenizer.from_pretrained(made[1])([text], return_tensors="pt")
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(made[1])(**tokens).last_hidden_state
+    theirs = unit(states.mean(1).numpy())
+    assert float((theirs * runtime.vectors([text])).sum()) > 0.99  # 8 bits against 32
+
+
+def test_candidates_are_added_and_removed_without_training(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, release = made
+    question = {"question": "clever warm story"}
+    first = modelyard.load(release).predict([question])[0]["candidates"][0]
+    (tmp_path / "add.jsonl").write_text(
+        json.dumps({"id": "new", "text": question["question"]}), encoding="utf-8"
+    )
+    (tmp_path / "remove.csv").write_text(f"id\n{first['id']}\n", encoding="utf-8")
+    out = tmp_path / "more"
+    words = ["candidates", str(release), "--add", str(tmp_path / "add.jsonl")]
+    assert main([*words, "--remove", str(tmp_path / "remove.csv"), "--out", str(out)]) == 0
+    assert f"{len(_candidates()):,} candidates" in capsys.readouterr().out
+    runtime = modelyard.load(release, candidates=out)
+    found = runtime.predict([question])[0]["candidates"]
+    assert found[0] == {
+        "id": "new",
+        "text": question["question"],
+        "score": pytest.approx(1, abs=1e-3),
+    }
+    assert first["id"] not in [each["id"] for each in found]
+    assert main([*words, "--out", str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    with TestClient(create_app(runtime, release_info(release, runtime), Serve())) as client:
+        reply = client.post("/v1/models/faq/predict", json={"rows": [question]}).json()
+        asked = {"inputs": [{"name": "question", "datatype": "BYTES", "shape": [1],
+                             "data": [question["question"]]}]}  # fmt: skip
+        [tensor] = client.post("/v2/models/faq/infer", json=asked).json()["outputs"]
+    assert reply["predictions"][0]["candidates"][0]["id"] == "new"
+    assert json.loads(tensor["data"][0])[0]["id"] == "new"
+
+
+def test_candidates_that_were_changed_or_are_anothers_are_refused(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "same"
+    assert main(["candidates", str(made[1]), "--out", str(out)]) == 0
+    assert open_release(made[1], candidates=out).index is not None
+    lines = (out / "candidates.jsonl").read_text(encoding="utf-8")
+    (out / "candidates.jsonl").write_text(lines.replace("film", "flim"), encoding="utf-8")
+    with pytest.raises(ReleaseChanged, match=r"candidates\.jsonl"):
+        open_release(made[1], candidates=out)
+    with pytest.raises(SettingInvalid, match="holds no candidates of the release"):
+        open_release(made[1], candidates=made[1])
+
+
+def test_what_cannot_be_is_refused_early(tiny_backbone: Path, tmp_path: Path) -> None:
+    from modelyard.core.project_file import read_project
+
+    file = _project(tmp_path, tiny_backbone) / "modelyard.toml"
+    with pytest.raises(SettingInvalid, match=r'train\.method = "head"'):
+        refuse_early(read_project(file, ['train.method="head"']))
+    with pytest.raises(RowsMissing, match=r"no\.jsonl; check target\.candidates"):
+        modelyard.run(file, ['target.candidates="no.jsonl"'])
+    with pytest.raises(PairImpossible, match="the words of one text"):
+        targets.refuse_pair(TARGET, {"age": False})
