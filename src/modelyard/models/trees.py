@@ -22,7 +22,7 @@ RATE, RATE_OF_MANY = 0.03, 0.08
 """How far each round goes of what it would, where rows are few and where they are many."""
 FORESTS = 4
 """Forests averaged where rows are few: they differ by the columns that splits may choose from."""
-MOST_ROUNDS = 500
+MOST_ROUNDS = 300
 PATIENCE = 40
 """Rounds without a lower loss on rows held out, after which no more are tried."""
 FOLDS = 4
