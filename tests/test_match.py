@@ -238,8 +238,8 @@ def test_rows_that_ask_the_same_become_one_with_all_candidates(made: tuple[Path,
     assert several == [[_rows(400)[399]["answer"], _candidates()[0]["id"]]]
     refused = (dataset / "refused.jsonl").read_text(encoding="utf-8").splitlines()
     kinds = {each["kind"]: each["reason"] for each in map(json.loads, refused)}
-    assert set(kinds) == {"joined", "wrong label"}
-    assert "'nobody-knows', which is not among the candidates" in kinds["wrong label"]
+    assert set(kinds) == {"joined", "wrong target"}
+    assert "'nobody-knows', which is not among the candidates" in kinds["wrong target"]
 
 
 def test_the_report_ranks_within_pools_beside_bm25_and_the_backbone(
