@@ -59,26 +59,25 @@ def _measures(
 ) -> tuple[Measure, ...]:
     rows, positives = len(is_so), int(is_so.sum())
     area, low, high = area_of(is_so, score)
-    draws = _drawn(hits, misses)
-    precision, distance = float(_precision(hits, misses)), float(_distance(hits, misses))
-    ends = {
-        "average_precision": np.quantile([_precision(*draw) for draw in draws], [0.025, 0.975]),
-        "ks": np.quantile([_distance(*draw) for draw in draws], [0.025, 0.975]),
-    }
+    precision, distance = _precision(hits, misses), _distance(hits, misses)
+    drawn = np.quantile([_precision(*draw) for draw in _drawn(hits, misses)], [0.025, 0.975])
+    ends = {"average_precision": drawn.tolist(), "ks": distance[1:]}
     if area == 1:  # nothing to resample without mistakes
-        few = wilson(min(positives, rows - positives), min(positives, rows - positives))
-        ends = dict.fromkeys(ends, np.array([few[0], 1.0]))
+        few = min(positives, rows - positives)
+        ends = dict.fromkeys(ends, (wilson(few, few)[0], 1.0))
     return (
         Measure("auc", area, low, high, rows),
-        _measure("average_precision", precision, ends, rows),
-        _measure("ks", distance, ends, rows),
+        Measure(
+            "average_precision", precision, *_around(precision, ends["average_precision"]), rows
+        ),
+        Measure("ks", distance[0], *_around(distance[0], ends["ks"]), rows),
         Measure("gini", 2 * area - 1, 2 * low - 1, 2 * high - 1, rows),
     )
 
 
-def _measure(name: str, value: float, ends: dict[str, Numbers], rows: int) -> Measure:
-    low, high = ends[name].tolist()
-    return Measure(name, value, min(value, low), max(value, high), rows)
+def _around(value: float, ends: Sequence[float]) -> tuple[float, float]:
+    """An interval that holds its value."""
+    return min(value, ends[0]), max(value, ends[1])
 
 
 def area_of(is_so: NDArray[np.bool_], score: Numbers) -> tuple[float, float, float]:
@@ -117,11 +116,17 @@ def _precision(hits: Numbers, misses: Numbers) -> float:
     return float(hits @ precision / max(1.0, found[-1]))
 
 
-def _distance(hits: Numbers, misses: Numbers) -> float:
-    """Kolmogorov and Smirnov's distance between the scores of both labels."""
-    shares = (each.cumsum() / max(1.0, each.sum()) for each in (hits, misses))
-    first, second = shares
-    return float(np.abs(first - second).max())
+def _distance(hits: Numbers, misses: Numbers) -> tuple[float, float, float]:
+    """Kolmogorov and Smirnov's distance between the scores of both labels, and its interval.
+
+    The interval is that of a difference of two shares, at the score where they are farthest apart.
+    """
+    first, second = (each.cumsum() / each.sum() for each in (hits, misses))
+    best = int(np.abs(first - second).argmax())
+    value = abs(float(first[best] - second[best]))
+    shares = ((float(first[best]), hits.sum()), (float(second[best]), misses.sum()))
+    reach = Z_95 * sqrt(sum(share * (1 - share) / count for share, count in shares))
+    return value, max(0.0, value - reach), min(1.0, value + reach)
 
 
 def _drawn(hits: Numbers, misses: Numbers) -> list[Curve]:
