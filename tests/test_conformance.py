@@ -68,7 +68,7 @@ TARGETS = {
         ],
         0.85,
     ),
-    "number": Kind(_number, -0.4),
+    "number": Kind(_number, -0.5),
     "spans": Kind(_spans, 0.9),
 }
 
