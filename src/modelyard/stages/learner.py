@@ -15,13 +15,13 @@ from modelyard.core.events import Decided, Events, Progress, silent
 from modelyard.core.project import Project, Train
 from modelyard.inputs import networks
 from modelyard.runtime.encoded import Encoded
+from modelyard.stages.lesson import Lesson, Part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from modelyard.models.loop import State
     from modelyard.models.trees import Lesson as Rows
-    from modelyard.stages.train import Lesson, Part
 
 FEW_TRIED = 2000
 SHARE_TRIED = 0.05
@@ -43,12 +43,13 @@ def refuse_trees(project: Project) -> None:
     if project.backbone.table == "trees" and not is_table(project):
         named = ", ".join(f"{name} ({c.kind})" for name, c in project.inputs.items())
         raise SettingInvalid(
-            f"backbone.table is 'trees', which learn from columns of numbers and categories alone, "
-            f"and [inputs] names {named}; leave other columns out, or write 'auto' or 'network'."
+            "backbone.table is 'trees', which learn one answer for a row from columns of numbers "
+            f"and categories alone, and here [inputs] names {named} and target.kind is "
+            f"{project.target.kind!r}; write 'auto' or 'network'."
         )
 
 
-def choose(project: Project, lesson: "Lesson", kept: Path, events: Events) -> dict[str, Any]:
+def choose(project: Project, lesson: Lesson, kept: Path, events: Events) -> dict[str, Any]:
     """The decision between network and trees; made once, also where training is resumed."""
     wanted = project.backbone.table
     if not is_table(project):
@@ -64,7 +65,7 @@ def choose(project: Project, lesson: "Lesson", kept: Path, events: Events) -> di
     return decision
 
 
-def tried(project: Project, lesson: "Lesson", events: Events) -> dict[str, Any]:
+def tried(project: Project, lesson: Lesson, events: Events) -> dict[str, Any]:
     """Both, learned from most of the rows and measured on the others, each row in its turn."""
     from modelyard.models import trees
 
@@ -101,7 +102,7 @@ def _decision(of_trees: Losses, of_network: Losses) -> dict[str, Any]:
     return {"learner": better, "why": why, "losses": found, "rows": len(paired)}
 
 
-def _network_losses(project: Project, lesson: "Lesson", rows: "Rows") -> Losses:
+def _network_losses(project: Project, lesson: Lesson, rows: "Rows") -> Losses:
     """The losses of rows held out, by networks that learned from the others: (H,)."""
     from modelyard.models.trees import folds_of
 
@@ -113,7 +114,7 @@ def _network_losses(project: Project, lesson: "Lesson", rows: "Rows") -> Losses:
     return np.concatenate(found)
 
 
-def _trial_network(project: Project, lesson: "Lesson", rows: "Rows") -> Any:
+def _trial_network(project: Project, lesson: Lesson, rows: "Rows") -> Any:
     import tempfile
 
     import torch
@@ -157,7 +158,7 @@ def _outputs(network: Any, rows: "Rows") -> "Tensor":
     return torch.from_numpy(np.stack(network_outputs(network, _encoded(rows))))
 
 
-def _rows(lesson: "Lesson", part: "Part", options: Mapping[str, Any]) -> "Rows":
+def _rows(lesson: Lesson, part: Part, options: Mapping[str, Any]) -> "Rows":
     """A part's rows as trees learn from them."""
     import torch
 
@@ -173,7 +174,7 @@ def _rows(lesson: "Lesson", part: "Part", options: Mapping[str, Any]) -> "Rows":
 
 
 def fit_trees(
-    project: Project, lesson: "Lesson", decision: dict[str, Any], events: Events, began: float
+    project: Project, lesson: Lesson, decision: dict[str, Any], events: Events, began: float
 ) -> "tuple[Any, State]":
     """Trees for the training rows, and how the training went; killed, it simply runs again."""
     from modelyard.models import trees
@@ -214,7 +215,7 @@ def _state(rounds: int, why: str, seconds: float) -> "State":
     )
 
 
-def _line(grown: Any, rows: "Rows", validation: "Rows", lesson: "Lesson") -> dict[str, Any]:
+def _line(grown: Any, rows: "Rows", validation: "Rows", lesson: Lesson) -> dict[str, Any]:
     """What an epoch's line of history tells, of all rounds together."""
     line = {"epoch": 1, "steps": grown.rounds, "rows": rows.rows, "loss": _loss(grown, rows)}
     if not validation.rows:

@@ -5,7 +5,7 @@ import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,13 @@ from modelyard.models import backbones
 from modelyard.models.backbones import Backbone
 from modelyard.models.known import transformer
 from modelyard.models.schedule import epochs_for
-from modelyard.runtime.columns import Columns, Group
+from modelyard.runtime.columns import Columns
 from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
 from modelyard.stages.candidates import Pairing
 from modelyard.stages.learner import choose, fit_trees, is_table, tried
+from modelyard.stages.lesson import NOWHERE, Lesson, Part
 from modelyard.targets import Target
 
-NOWHERE = Path("/nonexistent")
 TABLE_SIZE = transformer(256, 1, 0)
 MEASURING_SECONDS = 0.05
 START_SECONDS = 10.0  # imports, loading, saving
@@ -44,36 +44,6 @@ USED_SHARE = 0.6  # of the speed of plain matrix products
 if TYPE_CHECKING:
     from modelyard.models.evaluation import ByPiece, Task, Truth
     from modelyard.models.loop import State
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of the training or the validation part, encoded, and their truths.
-
-    `learned` are the truths as the target takes them, where they are not those.
-    """
-
-    digests: NDArray[np.uint64]
-    encoded: Encoded
-    truths: list[Any]
-    learned: list[Any] | None = None
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What is learned from: the model to be, its backbones by kind of input, and the rows."""
-
-    spec: ModelSpec
-    backbones: Mapping[str, Backbone]
-    training: Part
-    validation: Part
-    pairing: Pairing | None = None
-    """What the rows are paired with, where the target picks from candidates."""
-
-    def folder_of(self, group: Group) -> Path:
-        """The backbone of a group; nowhere for one that is trained from nothing."""
-        chosen = self.backbones.get(group.kind)
-        return chosen.folder if chosen else NOWHERE
 
 
 def causes(project: Project) -> Mapping[str, str]:
