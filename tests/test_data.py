@@ -26,15 +26,14 @@ from modelyard.core.errors import (
     RowsUnreadable,
     SettingInvalid,
     SourceUnreachable,
-    UnknownName,
 )
 from modelyard.core.events import Event, Warned
-from modelyard.core.packages import Package
 from modelyard.core.project import Project
-from modelyard.data import hub, same, samples
+from modelyard.data import hub, same
 from modelyard.data.encodings import choose, first_bad_byte
 from modelyard.data.files import Writer, open_filled, open_rows
-from modelyard.data.source import facts, propose, read, source_digest
+from modelyard.data.proposal import propose
+from modelyard.data.source import facts, read, source_digest
 
 CHINESE = (
     "这家店的东西很好，物流也很快，下次还会再买。\n质量太差了，用了两天就坏了，不推荐大家购买。\n"
@@ -436,8 +435,8 @@ def test_columns_are_proposed(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     found = propose(path)
-    assert (found.input_column, found.target_column) == ("review", "label")
-    assert found.backbone == "m3e-small" and "'review'" in found.why
+    assert (found.inputs, found.target, found.kind) == ({"review": "text"}, "label", "class")
+    assert found.backbone == {"text": "m3e-small"} and "'review'" in found.why
 
 
 def test_a_file_of_which_no_row_can_be_read_is_no_empty_file(tmp_path: Path) -> None:
@@ -449,41 +448,6 @@ def test_a_file_of_which_no_row_can_be_read_is_no_empty_file(tmp_path: Path) -> 
 def test_no_class_to_propose_is_said(tmp_path: Path) -> None:
     with pytest.raises(ColumnMissing, match="looks like a class"):
         propose(written(tmp_path, "rows.csv", "text,id\na b,1\nc d,2\ne f,3\n"))
-
-
-def test_an_unknown_sample_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="reviews, news-topics, zh-reviews"):
-        samples.materialise("rewiews", tmp_path)
-    assert [each.name for each in samples.known()] == ["reviews", "news-topics", "zh-reviews"]
-
-
-def test_samples_are_written_from_their_packages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "fetched"
-    (source / "tech").mkdir(parents=True)
-    written(source, "tech/1.txt", "a chip")
-    written(source, "reviews.csv", "text,label,source\nlong,1,imdb\nfine,1,rotten_tomatoes\n")
-    written(source, "positive.txt", "好\n\n很好\n")
-    written(source, "negative.txt", "差\n")
-
-    def fetch(package: Package, events: object) -> Path:
-        return source
-
-    monkeypatch.setattr(samples, "fetch", fetch)
-    one = samples.materialise("reviews", tmp_path / "one")
-    assert one.file.read_text() == "text,label\nfine,positive\n"
-    two = samples.materialise("zh-reviews", tmp_path / "two")
-    assert two.file.read_text().split() == [
-        "text,label",
-        "好,positive",
-        "很好,positive",
-        "差,negative",
-    ]
-    three = samples.materialise("news-topics", tmp_path / "three")
-    assert (three.file / "tech" / "1.txt").read_text() == "a chip"
-    with pytest.raises(SettingInvalid, match="there already"):
-        samples.materialise("reviews", tmp_path / "one")
 
 
 @given(st.text(max_size=60))

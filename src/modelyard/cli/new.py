@@ -1,11 +1,16 @@
 """Make a project folder with a commented modelyard.toml, from a sample or your own rows."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modelyard.cli.project_template import Proposed
+    from modelyard.core.events import Events
+    from modelyard.data.proposal import Proposal
+
+MOST_TOLD = 5
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Make the folder; nothing that is there is overwritten."""
     from modelyard.cli import screen
-    from modelyard.cli.project_template import Proposed, project_text
+    from modelyard.cli.project_template import project_text
     from modelyard.core import PROJECT_FILE
     from modelyard.core.errors import SettingInvalid
 
@@ -33,41 +38,40 @@ def main(options: argparse.Namespace) -> int:
         raise SettingInvalid(f"{file} is there already; choose another folder or remove it.")
     with screen.events(as_json=False) as events:
         if options.sample:
-            from modelyard.data import samples
-
-            sample = samples.materialise(options.sample, options.folder, events)
-            proposed = Proposed(
-                rows=sample.file.name,
-                input_column=sample.input_column,
-                target_column=sample.target_column,
-                backbone=sample.backbone,
-                rows_license=sample.licence,
-                why=sample.description,
-            )
+            proposed = _from_sample(options.sample, options.folder, events)
         else:
             proposed = _from_rows(options.rows, options.folder)
     options.folder.mkdir(parents=True, exist_ok=True)
     file.write_text(project_text(options.folder.resolve().name, proposed), encoding="utf-8")
-    print(f"{file}: input {proposed.input_column!r}, target {proposed.target_column!r}")
-    print(f"  {proposed.why}")
+    print(f"{file}: {_said(proposed.proposal)}")
+    print(f"  {proposed.proposal.why}")
     print(f"next     modelyard plan {options.folder}\n         modelyard run {options.folder}")
     return 0
+
+
+def _said(proposal: "Proposal") -> str:
+    """What goes in and what is predicted, in short."""
+    inputs = list(map(repr, proposal.inputs))
+    more = f" and {len(inputs) - MOST_TOLD} more" if len(inputs) > MOST_TOLD else ""
+    some = f"input{'s' if len(inputs) > 1 else ''} {', '.join(inputs[:MOST_TOLD])}{more}"
+    return f"{some}, target {proposal.target!r}"
+
+
+def _from_sample(name: str, folder: Path, events: "Events") -> "Proposed":
+    from modelyard.cli.project_template import Proposed
+    from modelyard.data import samples
+
+    sample = samples.find(name)
+    rows = samples.materialise(name, folder, events)
+    proposal = replace(sample.proposal, why=sample.description)
+    return Proposed(rows.name, sample.licence, proposal)
 
 
 def _from_rows(rows: Path, folder: Path) -> "Proposed":
     import os
 
     from modelyard.cli.project_template import Proposed
-    from modelyard.data.source import propose
+    from modelyard.data.proposal import propose
 
-    found = propose(rows)
     where = Path(os.path.relpath(rows.resolve(), folder.resolve()))
-    return Proposed(
-        rows=where.as_posix(),
-        input_column=found.input_column,
-        target_column=found.target_column,
-        backbone=found.backbone,
-        rows_license="unknown",
-        why=found.why,
-        kind=found.kind,
-    )
+    return Proposed(where.as_posix(), "unknown", propose(rows))

@@ -2,9 +2,12 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from modelyard.cli.options import add_json
+
+if TYPE_CHECKING:
+    from modelyard.data.samples import Sample
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +21,19 @@ def main(options: argparse.Namespace) -> int:
 
     for sample in samples.known():
         if options.json:
-            print(json.dumps(asdict(sample), ensure_ascii=False, default=str))
+            print(json.dumps(_told(sample), ensure_ascii=False))
         else:
-            print(f"{sample.name:<12} {sample.description} ({sample.licence})")
+            print(f"{sample.name:<16} {sample.description} ({sample.licence})")
     return 0
+
+
+def _told(sample: "Sample") -> dict[str, Any]:
+    proposal = sample.proposal
+    return {
+        **{name: getattr(sample, name) for name in ("name", "description", "rows", "licence")},
+        "language": sample.language or None,
+        "inputs": dict(proposal.inputs),
+        "target": proposal.target,
+        "kind": proposal.kind,
+        "backbone": dict(proposal.backbone),
+    }
