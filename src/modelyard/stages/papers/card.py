@@ -14,6 +14,7 @@ from modelyard.core.licences import licence_doubts
 from modelyard.core.project import Project
 from modelyard.stages.papers.facts import Facts, Json
 from modelyard.stages.report.numbers import interval, shown, title
+from modelyard.stages.report.sentences import named
 
 MOST_LABELS = 30
 HUB_METRICS = {"macro_f1": "f1", "weighted_f1": "f1", "r2": "r_squared"}
@@ -117,7 +118,7 @@ def _use(facts: Facts) -> str:
         "commercial": "It was made for commercial use.",
         "research": "It was made for research, and not for commercial use.",
     }[facts.project["release"]["use"]]
-    columns = " and ".join(f"`{_plain(each.column)}`" for each in facts.spec.inputs)
+    columns = named([f"`{_plain(each.column)}`" for each in facts.spec.inputs])
     return (
         "## Intended use\n\n"
         f"{purpose} It is meant for rows like those it was tested on: {columns} from the same "

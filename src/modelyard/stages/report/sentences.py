@@ -6,6 +6,7 @@ from typing import Any
 from modelyard.stages.report.numbers import interval, shown, signed, spoken, title, wanted
 
 Json = Mapping[str, Any]
+MOST_NAMED = 4
 
 
 def headline(found: Json) -> list[str]:
@@ -50,13 +51,22 @@ def _told(difference: Json) -> str:
 def _main(found: Json) -> str:
     main = found["main"]
     measure = measure_of(found["measures"], main)
-    sources = " and ".join(each["column"] for each in found["inputs"])
+    sources = named([each["column"] for each in found["inputs"]])
     return (
         f"{found['name']} {found['version']} reads {sources} and answers with "
         f"{found['target']['column']}: {spoken(main)} {shown(main, measure['value'])} on "
         f"{measure['rows']:,} test rows it has not learned from (95 % interval "
         f"{interval(main, measure)})."
     )
+
+
+def named(columns: Sequence[str]) -> str:
+    """Columns by their names, or how many they are.
+
+    >>> named(["title", "text"]), named(list("abcde"))
+    ('title and text', '5 columns')
+    """
+    return " and ".join(columns) if len(columns) <= MOST_NAMED else f"{len(columns)} columns"
 
 
 def _ahead(ahead: Sequence[Json]) -> str:
