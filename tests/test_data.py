@@ -141,6 +141,17 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_parquet_waits_for_what_is_in_a_list(tmp_path: Path) -> None:
+    rows = [{"spans": []}, {"spans": [{"start": 0, "label": "a"}]}]
+    with Writer(tmp_path / "a.parquet") as writer:
+        for row in rows:
+            writer.write([row])
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == rows
+    with Writer(tmp_path / "b.parquet") as writer:
+        writer.write(rows[:1])
+    assert pq.read_table(tmp_path / "b.parquet").to_pylist() == rows[:1]
+
+
 def test_parquet_waits_for_the_type_of_a_column(tmp_path: Path) -> None:
     with Writer(tmp_path / "a.parquet") as writer:
         writer.write([{"text": "a", "score": None, "error": None}])

@@ -345,7 +345,7 @@ class _ParquetForm:
     def _untyped(self) -> bool:
         rows = self._waiting()
         columns = dict.fromkeys(chain.from_iterable(rows))
-        return any(all(row.get(name) is None for row in rows) for name in columns)
+        return any(all(row.get(name) in (None, []) for row in rows) for name in columns)
 
     def _flush(self) -> None:
         import pyarrow as pa
