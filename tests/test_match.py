@@ -23,9 +23,11 @@ from modelyard.core.errors import (
     SettingInvalid,
     TooFewClasses,
 )
+from modelyard.core.events import Event, Noted, Progress, StageDone
 from modelyard.core.project import Serve
 from modelyard.data.candidates import Catalogue, read
 from modelyard.doors import open_release, refuse_early, release_info
+from modelyard.models import loop
 from modelyard.models.bm25 import BM25
 from modelyard.runtime.index import Index, unit
 from modelyard.service.app import create_app
@@ -329,6 +331,34 @@ def test_candidates_that_were_changed_or_are_anothers_are_refused(
         open_release(made[1], candidates=out)
     with pytest.raises(SettingInvalid, match="holds no candidates of the release"):
         open_release(made[1], candidates=made[1])
+
+
+def test_a_training_that_was_stopped_ends_as_an_unbroken_one(
+    made: tuple[Path, Path], tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, told = _project(tmp_path, tiny_backbone), []
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+
+    def stops(run: loop.Run) -> None:
+        plain(run)
+        raise KeyboardInterrupt
+
+    def tell(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, StageDone) and event.stage == "train":
+            raise KeyboardInterrupt
+
+    plain = loop.save
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "save", stops)
+        modelyard.run(folder)
+    with pytest.raises(KeyboardInterrupt):
+        modelyard.run(folder, events=tell)
+    assert any(isinstance(e, Noted) and "goes on from step 1" in e.text for e in told)
+    assert not any(isinstance(e, Progress) and e.what == "looking at the candidates" for e in told)
+    first, again = ((f / ".modelyard" / "objects").glob("train-*") for f in (made[0], folder))
+    assert [path.name for path in first] == [path.name for path in again]
 
 
 def test_what_cannot_be_is_refused_early(tiny_backbone: Path, tmp_path: Path) -> None:
