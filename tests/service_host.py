@@ -24,6 +24,7 @@ from modelyard import inputs, targets
 from modelyard.core.artefacts import ColumnState, ModelSpec
 from modelyard.core.project import Serve
 from modelyard.runtime.encoded import Encoded
+from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import create_app
 from modelyard.service.release_info import Column, ReleaseInfo
@@ -98,6 +99,27 @@ def write_tagger(folder: Path) -> Path:
     )
     (folder / "model.json").write_text(spec.model_dump_json())
     (folder / "report.html").write_text("<!doctype html><title>Report</title><p>An audit.")
+    return folder
+
+
+def write_matcher(folder: Path) -> Path:
+    """A release that answers with texts of the same words, as far as the runtime reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(_graph(len(WORDS) + 4, 8))
+    _tokenizer().save(str(folder / "tokenizer.json"))
+    state = {"window_tokens": 32, "windows": 2, "pad_id": 0, "reads": "vectors", "width": 8}
+    spec = ModelSpec(
+        name="tiny",
+        version="3",
+        inputs=[ColumnState(column=COLUMN, kind="text", state=state)],
+        target=ColumnState(column="answer", kind="match", state={"width": 8}),
+        graph="model.onnx",
+    )
+    (folder / "model.json").write_text(spec.model_dump_json())
+    (folder / "report.html").write_text("<!doctype html><title>Report</title><p>An audit.")
+    texts = [f"the {word} film and not the plot of it " * 12 for word in WORDS[3:15]]
+    vectors = open_runtime(folder).vectors(texts)
+    Index([f"a{n}" for n in range(len(texts))], texts, vectors).save(folder)
     return folder
 
 
