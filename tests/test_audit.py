@@ -22,6 +22,7 @@ from modelyard.core.events import Event, Noted, Progress, silent
 from modelyard.core.project import Project
 from modelyard.core.store import Draft
 from modelyard.stages.audit import audit, known_limits
+from modelyard.stages.report import page
 from modelyard.stages.report.page import templates
 from modelyard.targets import find
 
@@ -304,6 +305,13 @@ def test_page_is_well_formed_with_many_classes():
         drawn = str(macro(check(truth, answers).details))
         assert "class 76" in drawn
         assert_balanced(drawn)
+
+
+def test_no_part_of_the_page_takes_the_name_of_another():
+    folder = Path(page.__file__).parent
+    names = re.findall(r"macro (\w+)\(", (folder / "parts.html.j2").read_text("utf-8"))
+    assert len(names) > 10
+    assert sorted(set(names)) == sorted(names)
 
 
 def test_whole_page_is_well_formed(audited):
