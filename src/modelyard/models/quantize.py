@@ -11,6 +11,7 @@ their inputs, from rows, and gain little where each channel is filtered by itsel
 """
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ MOST_WEIGHT = 63
 """Weights use 7 bits: with 8, processors without VNNI overflow 16 bits when they add products."""
 MOST_VALUE = 127
 MIDDLE = 128
+FEWEST_WEIGHTS = 8192
+"""Of a filter bank that is kept in 8 bits. The first ones are small, and all that follows rests on
+them: with them in 8 bits a score of EfficientNet-Lite0 moved by up to 0.52 (chest X-rays), without
+by up to 0.01, for a graph 3 % larger."""
 CONTRIB = "com.microsoft"
 
 
@@ -47,7 +52,11 @@ class _Rewriting:
     def __init__(self, graph: GraphProto):
         self.graph = graph
         self.weights = {each.name: each for each in graph.initializer if len(each.dims) == 2}
-        self.filters = {each.name: each for each in graph.initializer if len(each.dims) == 4}
+        self.filters = {
+            each.name: each
+            for each in graph.initializer
+            if len(each.dims) == 4 and prod(each.dims) >= FEWEST_WEIGHTS
+        }
         self.outputs = _outputs(graph)
         self.tokens: set[str] = set()
         self.add("int8.most", np.float32(MOST_VALUE))
