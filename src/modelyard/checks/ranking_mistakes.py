@@ -7,6 +7,7 @@ from modelyard.checks import Answers, Check, Finding
 from modelyard.checks.ranking import first_right
 
 MOST = 20
+MOST_CHARACTERS = 160
 
 
 def ranking_mistakes(truth: Sequence[Mapping[str, Any]], answers: Answers) -> Finding:
@@ -18,10 +19,19 @@ def ranking_mistakes(truth: Sequence[Mapping[str, Any]], answers: Answers) -> Fi
             first = answer["candidates"][0]
             said = f"one that is at rank {rank}" if rank else "none of the first"
             wrong.append(
-                {"row": row, "truth": said, "label": first["text"], "score": first["score"]}
+                {"row": row, "truth": said, "label": _short(first["text"]), "score": first["score"]}
             )
     listed = sorted(wrong, key=lambda each: (-each["score"], each["row"]))[:MOST]
     return Finding((), {"wrong": len(wrong), "rows": len(truth), "listed": listed})
+
+
+def _short(text: str) -> str:
+    """The beginning of a text.
+
+    >>> _short("a" * 200)[-2:], _short("short")
+    ('a…', 'short')
+    """
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1].rstrip() + "…"
 
 
 CHECK = Check("mistakes", needs=("candidates",), measures=(), run=ranking_mistakes)

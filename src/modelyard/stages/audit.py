@@ -191,7 +191,7 @@ def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
 def _ranked(
     project: Project, dataset: Dataset, model: Model, rows: Rows, events: Events
 ) -> list[Baseline]:
-    """Plain ways to rank the candidates: shared words, and the backbone as it came."""
+    """Plain ways to rank the candidates: frequency, shared words, the backbone as it came."""
     found = {
         kind: backbones.resolve(name, events, project.folder)
         for kind, name in backbone_names(project).items()
@@ -201,6 +201,7 @@ def _ranked(
     queries, pools = [row[column] for row in rows], _pools(model, rows) or []
     decode = targets.find(target.kind).decode
     return [
+        Baseline("most frequent candidates", decode(plain.most_frequent(pools), target.state)),
         Baseline("BM25", decode(plain.bm25(queries, pools), target.state)),
         Baseline(
             "untrained backbone",

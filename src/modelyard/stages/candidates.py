@@ -1,5 +1,6 @@
 """Candidates of a Dataset, for the stages: their vectors, what is paired, plain baselines."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,15 @@ class Plain:
     model: Model
     folder_of: Callable[[Group], Path]
     events: Events
+
+    def most_frequent(self, pools: Sequence[Any]) -> Ranked:
+        """By how many training rows each is right for, whatever is asked."""
+        index = self._index()
+        column = self.model.spec.target.column
+        truths = pq.read_table(self.dataset.part("train"), columns=[column])[column].to_pylist()
+        number = Counter(each for truth in truths for each in truth["right"])
+        counts = np.array([number[each] for each in index.ids], dtype=np.float32)
+        return index.ranked(np.broadcast_to(counts, (len(pools), len(counts))), MOST, pools)
 
     def bm25(self, queries: Sequence[str], pools: Sequence[Any]) -> Ranked:
         """By the words they share with the query."""
