@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 CHROMIUM = shutil.which("chromium")
 
 
-@pytest.fixture(scope="session")
+# of a module: while it stands the loop of this thread runs, and other tests want their own
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # scripts/test installs it; who may not install packages can still run all other tests
     if CHROMIUM is None:

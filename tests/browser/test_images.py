@@ -85,6 +85,7 @@ def test_what_is_no_image_is_refused_in_a_sentence(url: str, open_page: Any) -> 
 
 def test_an_image_is_dropped(url: str, open_page: Any) -> None:
     page = open_page(url)
+    page.locator(".drop").wait_for()
     page.evaluate(
         """(bytes) => {
           const held = new DataTransfer();

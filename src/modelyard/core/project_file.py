@@ -112,7 +112,7 @@ def keys_at(location: Iterable[str | int]) -> list[str]:
     """The keys that a table of the project file knows, by its path.
 
     >>> keys_at(("data", "split"))
-    ['test', 'validation', 'by', 'group', 'time', 'seed']
+    ['test', 'validation', 'by', 'group', 'time', 'given', 'seed']
     """
     model: type[BaseModel] = Project
     for name in location:
