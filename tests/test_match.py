@@ -339,8 +339,6 @@ def test_a_training_that_was_stopped_ends_as_an_unbroken_one(
     made: tuple[Path, Path], tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, told = _project(tmp_path, tiny_backbone), []
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
 
     def stops(run: loop.Run) -> None:
         plain(run)
@@ -353,6 +351,8 @@ def test_a_training_that_was_stopped_ends_as_an_unbroken_one(
 
     plain = loop.save
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
         patch.setattr(loop, "save", stops)
         modelyard.run(folder)
     with pytest.raises(KeyboardInterrupt):
