@@ -67,6 +67,7 @@ def test_the_example_can_be_asked_and_the_command_before_anything_is_chosen(
     url: str, open_page: Any
 ) -> None:
     page = open_page(url)
+    expect(page.locator("#curl")).to_contain_text("curl")
     ran = subprocess.run(
         ["bash", "-c", f"{page.locator('#curl').inner_text()} -s"], capture_output=True, check=True
     )
