@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_a_person_chooses_an_image_and_sees_it_and_its_scores(
     [answer] = json.loads(ran.stdout)["predictions"]
     assert answer["label"] == "bright"
     choose(page, "b.png", png(3))
-    assert "stale" in str(page.locator("#answer").get_attribute("class"))
+    expect(page.locator("#answer")).to_have_class(re.compile("stale"))
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#label")).to_have_text("dark")
 

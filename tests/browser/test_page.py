@@ -1,6 +1,7 @@
 """The try-it page and the API's documentation, in a real browser."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_the_button_and_the_examples_ask_too(url: str, open_page: Any) -> None:
     assert len(predicted(page)) == 2
     expect(page.get_by_role("textbox")).to_have_value("dull and cold")
     page.get_by_role("textbox").fill("warm")
-    assert "stale" in str(page.locator("#answer").get_attribute("class"))
+    expect(page.locator("#answer")).to_have_class(re.compile("stale"))
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#answer:not(.stale)")).to_be_visible()
 

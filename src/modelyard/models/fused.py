@@ -1,6 +1,7 @@
 """Fused: several networks, one for each group of input columns, and layers over all of them."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ class Head(nn.Module):
 class Fused(nn.Module):
     """Towers side by side: arrays by `TOWER.NAME` to outputs (P, C).
 
-    Each tower gives (P, W). Those that `may_lack` also get `TOWER.present` (P, 1): where it is 0,
-    a learned vector stands for what they would say.
+    Each tower gives (P, W), and each pair of towers the product of theirs: what two columns say
+    only together is found far sooner so (Kim, J.-H. et al. 2017, Hadamard product for low-rank
+    bilinear pooling). Those that `may_lack` also get `TOWER.present` (P, 1): where it is 0, a
+    learned vector stands for what they would say.
     """
 
     def __init__(
@@ -57,12 +60,14 @@ class Fused(nn.Module):
         self.absent = nn.ParameterDict(
             {name: nn.Parameter(torch.zeros(tower_width)) for name in towers if name in may_lack}
         )
-        self.head = Head(len(towers) * tower_width, width, dropout)
+        pairs = len(towers) * (len(towers) - 1) // 2
+        self.head = Head((len(towers) + pairs) * tower_width, width, dropout)
 
     def forward(self, **arrays: Tensor) -> Tensor:
         """Outputs (P, C)."""
         told = [self._told(name, tower, arrays) for name, tower in self.towers.items()]
-        outputs: Tensor = self.head(torch.cat(told, 1))
+        joint = [one * other for one, other in combinations(told, 2)]
+        outputs: Tensor = self.head(torch.cat([*told, *joint], 1))
         return outputs
 
     def _told(self, name: str, tower: nn.Module, arrays: Mapping[str, Tensor]) -> Tensor:
