@@ -59,6 +59,34 @@ def phrasebank() -> list[tuple[str, str]]:
     return [(text.strip(), label.strip()) for text, _, label in split]
 
 
+def banking77() -> Path:
+    """A project on Banking77's questions to a bank, of 77 kinds, each row with its given part.
+
+    Of the rows to train on, each fiftieth steers the training.
+    """
+    folder = WORK / "banking77"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["text", "category", "part"])
+        for part in ("test", "train"):  # of equal rows the first is kept
+            source = DATA / "banking77" / f"{part}.csv"
+            if not source.exists():
+                raise DataMissing(f"{source} is missing; set MODELYARD_DATA to the folder of rows")
+            with source.open(newline="", encoding="utf-8") as rows:
+                out.writerows(
+                    [*row, "validation" if part == "train" and number % 50 == 0 else part]
+                    for number, row in enumerate(list(csv.reader(rows))[1:])
+                )
+    (folder / "modelyard.toml").write_text(
+        'name = "banking77"\n[data]\nrows = "rows.csv"\n'
+        'split = { given = "part" }\n'
+        '[inputs]\ntext = "text"\n[target]\ncolumn = "category"\n',
+        encoding="utf-8",
+    )
+    return folder
+
+
 def run(folder: Path, *settings: str) -> dict[str, Any]:
     """Run a project; its report, with `release` and `report_folder` beside."""
     words = [word for setting in settings for word in ("--set", setting)]
