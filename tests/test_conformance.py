@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from tests.tiny import BAD, GOOD, OTHER, TINY_TRAINING
 import modelyard
 from modelyard import inputs, targets
 from modelyard.cli.main import main
+from modelyard.core.events import Event, Noted, StageDone
 from modelyard.core.project import Serve
 from modelyard.doors import open_release, release_info
+from modelyard.models import loop
 from modelyard.runtime import pixels
 from modelyard.service.app import create_app
 
@@ -50,6 +53,10 @@ def _spans(words: list[str]) -> list[Row]:
     return found
 
 
+def _tone(words: list[str]) -> str:
+    return GOOD[0] if set(words) & set(GOOD) else BAD[0]
+
+
 def _number(words: list[str]) -> float:
     """Mostly by the tone of a row's words, a little by how many there are."""
     return (1.5 if set(words) & set(GOOD) else -1.5) + 0.1 * len(words)
@@ -67,7 +74,7 @@ TARGETS = {
     ),
     "number": Kind(_number, -0.5),
     "spans": Kind(_spans, 0.9),
-    "match": Kind(lambda words: " ".join(sorted({*words} & {*GOOD, *BAD})), 0.8),
+    "match": Kind(lambda words: f"{_tone(words)} music" if "music" in words else _tone(words), 0.8),
 }
 
 
@@ -131,8 +138,8 @@ INPUTS = {
     ),
     "trees": Columns({**OF_NUMBERS, **OF_CATEGORIES}, _table, "trees"),
 }
-OF_ONE_TEXT = ("spans", "match")
-IMPOSSIBLE = [(s, t) for s in INPUTS for t in OF_ONE_TEXT if s != "text"]
+IMPOSSIBLE = [(source, "spans") for source in INPUTS if source != "text"]
+IMPOSSIBLE += [("trees", "match")]
 PAIRS = [
     (source, target)
     for source in INPUTS
@@ -266,6 +273,46 @@ def _of_tensor(output: dict[str, Any], row: int, like: Any) -> Any:
         return dict(zip(like, output["data"][row * len(like) :], strict=False))
     value = output["data"][row]
     return json.loads(value) if isinstance(like, list) else value
+
+
+def _stopped_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a project until its training has saved for the first time; trees never do."""
+
+    def stops(run: loop.Run) -> None:
+        plain(run)
+        raise KeyboardInterrupt
+
+    plain = loop.save
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+        patch.setattr(loop, "save", stops)
+        modelyard.run(folder, events=_until_trained)
+
+
+def _until_trained(event: Event) -> None:
+    if isinstance(event, StageDone) and event.stage == "train":
+        raise KeyboardInterrupt
+
+
+def test_a_training_that_was_stopped_ends_as_an_unbroken_one(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Event] = []
+
+    def tell(event: Event) -> None:
+        told.append(event)
+        _until_trained(event)
+
+    for name in ("rows.jsonl", "modelyard.toml"):
+        shutil.copyfile(made.folder / name, tmp_path / name)
+    _stopped_once(tmp_path, monkeypatch)
+    if made.columns.table == "network":
+        with pytest.raises(KeyboardInterrupt):
+            modelyard.run(tmp_path, events=tell)
+        assert any(isinstance(e, Noted) and "goes on from step 1" in e.text for e in told)
+    whole, again = ((f / ".modelyard" / "objects").glob("train-*") for f in (made.folder, tmp_path))
+    assert [path.name for path in whole] == [path.name for path in again]
 
 
 def test_a_second_run_runs_nothing(made: Made) -> None:

@@ -12,11 +12,9 @@ from fastapi.testclient import TestClient
 from tests.tiny import BAD, GOOD, OTHER, TINY_TRAINING
 
 import modelyard
-from modelyard import targets
 from modelyard.cli.main import main
 from modelyard.core.errors import (
     ColumnMissing,
-    PairImpossible,
     ReleaseChanged,
     RowsMissing,
     RowsUnreadable,
@@ -371,5 +369,3 @@ def test_what_cannot_be_is_refused_early(tiny_backbone: Path, tmp_path: Path) ->
         refuse_early(read_project(file, ['train.method="head"']))
     with pytest.raises(RowsMissing, match=r"no\.jsonl; check target\.candidates"):
         modelyard.run(file, ['target.candidates="no.jsonl"'])
-    with pytest.raises(PairImpossible, match="the words of one text"):
-        targets.refuse_pair(TARGET, {"age": False})

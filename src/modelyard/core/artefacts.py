@@ -75,8 +75,24 @@ class ModelSpec(BaseModel):
     """Name and version are the release's; before it they are empty."""
     inputs: list[ColumnState]
     target: ColumnState
+    candidate: ColumnState | None = None
+    """The text a candidate is told by, where answers are picked from such.
+
+    It is the first text of the inputs, or, where they have none, one that no row has.
+    """
     graph: str | None = None
     """The graph's file, relative; None before compress."""
+
+    @property
+    def columns(self) -> list[ColumnState]:
+        """What the network reads: the inputs, and a candidate's text where it is none of them."""
+        return [*self.inputs, *filter(None, [self.candidate if self.unasked else None])]
+
+    @property
+    def unasked(self) -> list[str]:
+        """The names of the columns that no row has."""
+        own = [each.column for each in self.inputs]
+        return [c.column for c in filter(None, [self.candidate]) if c.column not in own]
 
 
 class Model(Artefact):

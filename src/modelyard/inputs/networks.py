@@ -9,6 +9,8 @@ from modelyard.core.artefacts import ColumnState
 from modelyard.runtime.columns import Group, groups_of
 
 TOWER_WIDTH = 128
+BESIDE = 0.1
+"""What a tower without words weighs at first in a vector."""
 
 
 def make(
@@ -21,15 +23,22 @@ def make(
 
     A column that is alone and has a pre-trained network gets that network with `width` outputs;
     several get a tower each, fused. `folder_of` gives the backbone of a group.
+    Where a text is read as a vector, `width` is that of its backbone.
     """
     groups = groups_of(sources, inputs.find)
     if groups[0].name == "":
         return _of_group(groups[0], folder_of, width, dropout)
-    from modelyard.models.fused import Fused
+    from modelyard.models.fused import Fused, Head, Sum
 
+    if any(source.state.get("reads") == "vectors" for source in sources):
+        towers = {g.name: _of_group(g, folder_of, width, dropout) for g in groups}
+        has_tokens = {g.name: inputs.find(g.kind).has_tokens for g in groups}
+        begins = {name: 1.0 if own else BESIDE for name, own in has_tokens.items()}
+        return Fused(towers, Sum(width, begins), (), width)
     towers = {g.name: _of_group(g, folder_of, TOWER_WIDTH, dropout) for g in groups}
-    may_lack = {group.name for group in groups if not inputs.find(group.kind).together}
-    return Fused(towers, may_lack, TOWER_WIDTH, width, dropout)
+    may_lack = [group.name for group in groups if not inputs.find(group.kind).together]
+    head = Head(len(towers), TOWER_WIDTH, width, dropout)
+    return Fused(towers, head, may_lack, TOWER_WIDTH)
 
 
 def _of_group(group: Group, folder_of: Callable[[Group], Path], width: int, dropout: float) -> Any:

@@ -122,7 +122,8 @@ def not_above(thresholds: NDArray[np.float64]) -> Floats:
 def save(forest: Forest, folder: Path) -> None:
     """Write a forest into a folder."""
     tensors = {name: tensor.contiguous() for name, tensor in forest.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, {"format": "pt", "arrays": " ".join(forest.names)})
+    # one key alone: several would be written in another order each time
+    save_file(tensors, folder / WEIGHTS, {"arrays": " ".join(forest.names)})
 
 
 def is_in(folder: Path) -> bool:

@@ -21,6 +21,16 @@ def in_turn(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     return [function(item) for item in items]
 
 
+def _begin(threads: int) -> None:
+    """Set up a worker's thread.
+
+    Without a number set in the thread itself its first product of matrices, and that alone, is
+    computed as if it had all the processor, and is rounded otherwise.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+
+
 @contextmanager
 def side_by_side(workers: int) -> Iterator[Map]:
     """A map that computes `workers` items at a time, and gives results in the items' order.
@@ -32,10 +42,8 @@ def side_by_side(workers: int) -> Iterator[Map]:
         return
     threads = torch.get_num_threads()
     own = max(1, threads // workers)
-    with ThreadPoolExecutor(
-        workers, initializer=torch.set_flush_denormal, initargs=(True,)
-    ) as pool:
-        torch.set_num_threads(own)  # of this thread, and of those that begin from now on
+    with ThreadPoolExecutor(workers, initializer=_begin, initargs=(own,)) as pool:
+        torch.set_num_threads(own)
         try:
             yield lambda function, items: list(pool.map(function, items))
         finally:

@@ -5,7 +5,7 @@ column a group of its own. A group's arrays stand under its name, unless it is t
 a network by itself.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,8 +94,12 @@ class Columns:
         sources: Sequence[ColumnState],
         folder_of: Callable[[Group], Path],
         find_input: Callable[[str], Encodes],
+        unasked: Collection[str] = (),
     ) -> "Columns":
-        """`folder_of` gives the folder with a group's files: tokenizers and the like."""
+        """`folder_of` gives the folder with a group's files: tokenizers and the like.
+
+        No row has the columns that are `unasked`.
+        """
         groups = groups_of(sources, find_input)
         pairs = [(g, source) for g in groups for source in g.columns]
         kinds = {source.column: find_input(source.kind) for source in sources}
@@ -105,15 +109,15 @@ class Columns:
         }
         return cls(
             groups=groups,
-            checks={name: kind.check for name, kind in kinds.items()},
+            checks={name: kind.check for name, kind in kinds.items() if name not in unasked},
             encoders=opened,
-            words={name: kind.words for name, kind in kinds.items()},
+            words={name: kind.words for name, kind in kinds.items() if name not in unasked},
             blanks={name: kind.blank for name, kind in kinds.items() if not kind.together},
         )
 
     @property
     def names(self) -> list[str]:
-        """The columns, in the model's order."""
+        """The columns that rows have, in the model's order."""
         return list(self.checks)
 
     @property
@@ -121,12 +125,23 @@ class Columns:
         """Whether there is a single column, which every row must have."""
         return len(self.checks) == 1
 
-    def encode(self, values: Mapping[str, Values]) -> Encoded:
-        """The values of each column (B,) as pieces of the B rows."""
+    def encode(self, values: Mapping[str, Values], is_lean: bool = False) -> Encoded:
+        """The values of each column (B,) as pieces of the B rows; others are missing in all rows.
+
+        Where `is_lean`, groups that can be missing and are so in all rows have no arrays.
+        """
         if self.groups[0].name == "":
-            [(name, own)] = ((name, values[name]) for name in self.names)
-            return self.encoders[name](own)
-        return side_by_side({group.name: self._group(group, values) for group in self.groups})
+            [(name, encode)] = self.encoders.items()
+            return encode(values[name])
+        missing = [None] * len(next(iter(values.values())))
+        given = {name: values.get(name, missing) for name in self.encoders}
+        read = [
+            group
+            for group in self.groups
+            if not is_lean
+            or any(c.column in values or c.column not in self.blanks for c in group.columns)
+        ]
+        return side_by_side({group.name: self._group(group, given) for group in read})
 
     def _group(self, group: Group, values: Mapping[str, Values]) -> Encoded:
         encoded = [self._column(source.column, values[source.column]) for source in group.columns]

@@ -57,7 +57,7 @@ class Runtime:
         return cls(
             spec=spec,
             graph=Graph(folder / str(spec.graph), threads),
-            columns=Columns.open(spec.inputs, lambda group: group.folder(folder), find_input),
+            columns=columns_of(spec, folder, find_input),
             decode_outputs=target.decode,
             answer_fields=tuple(target.wire.model_fields),
             index=Index.load(folder),
@@ -93,10 +93,16 @@ class Runtime:
         return answers
 
     def vectors(self, values: Sequence[Any]) -> NDArray[np.float32]:
-        """The vectors (B, W) of values of the one input column, as candidates have them."""
-        outputs = self.outputs(self.columns.encode({self.columns.names[0]: values}))
+        """The vectors (B, W) of candidates that have these texts."""
+        assert self.spec.candidate is not None
+        outputs = self.outputs(self.columns.encode({self.spec.candidate.column: values}))
         assert not isinstance(outputs, TokenOutputs)
         return unit(outputs)
+
+
+def columns_of(spec: ModelSpec, folder: Path, find_input: Callable[[str], Encodes]) -> Columns:
+    """The columns of the Model or Release in a folder."""
+    return Columns.open(spec.columns, lambda group: group.folder(folder), find_input, spec.unasked)
 
 
 def _parts(values: Mapping[str, Sequence[Any]], rows: int) -> Iterator[Mapping[str, Sequence[Any]]]:

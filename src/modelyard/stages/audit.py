@@ -56,7 +56,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 READS = ("name", "inputs", "target", "accept", "release")
 
 
-@stage("audit", version="3", reads=READS, gives=Report, estimate=estimate)
+@stage("audit", version="4", reads=READS, gives=Report, estimate=estimate)
 def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events) -> None:
     """Predict the test rows, run the checks, train the baselines, and say what holds."""
     known = known_limits(targets.find(project.target.kind))
@@ -191,23 +191,25 @@ def _baselines(dataset: Dataset, model: Model, rows: Rows) -> list[Baseline]:
 def _ranked(
     project: Project, dataset: Dataset, model: Model, rows: Rows, events: Events
 ) -> list[Baseline]:
-    """Plain ways to rank the candidates: frequency, shared words, the backbone as it came."""
+    """Plain ways to rank the candidates: frequency, shared words, the backbone as it came.
+
+    Where the same candidates recur, as what people buy does, shared factors too.
+    """
     found = {
-        kind: backbones.resolve(name, events, project.folder)
+        kind: backbones.resolve(name, events, project.folder, kind)
         for kind, name in backbone_names(project).items()
     }
     plain = Plain(dataset, model, lambda group: found[group.kind].folder, events)
-    target, column = model.spec.target, model.spec.inputs[0].column
-    queries, pools = [row[column] for row in rows], _pools(model, rows) or []
-    decode = targets.find(target.kind).decode
-    return [
-        Baseline("most frequent candidates", decode(plain.most_frequent(pools), target.state)),
-        Baseline("BM25", decode(plain.bm25(queries, pools), target.state)),
-        Baseline(
-            "untrained backbone",
-            decode(plain.untrained({column: queries}, pools), target.state),
-        ),
-    ]
+    pools, spec = _pools(model, rows) or [], model.spec
+    ranked = {"most frequent candidates": plain.most_frequent(pools)}
+    if spec.candidate and not spec.unasked:
+        texts = [row[spec.candidate.column] for row in rows]
+        ranked["BM25"] = plain.bm25([text or "" for text in texts], pools)
+        ranked["untrained backbone"] = plain.untrained(texts, pools)
+    if plain.recurs:
+        ranked["matrix factorisation"] = plain.factorised(rows, pools)
+    decode = targets.find(spec.target.kind).decode
+    return [Baseline(name, decode(own, spec.target.state)) for name, own in ranked.items()]
 
 
 def _compared(

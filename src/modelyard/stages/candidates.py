@@ -1,12 +1,13 @@
 """Candidates of a Dataset, for the stages: their vectors, what is paired, plain baselines."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -15,7 +16,8 @@ from modelyard.core.artefacts import Dataset, Model, ModelSpec
 from modelyard.core.events import Decided, Events, Progress
 from modelyard.data.candidates import FILE, ID, TEXT
 from modelyard.inputs import networks
-from modelyard.runtime.columns import Columns, Group
+from modelyard.inputs.plain import PlainTable
+from modelyard.runtime.columns import PRESENT, Columns, Group, groups_of, is_missing
 from modelyard.runtime.encoded import Encoded, PieceOutputs, of_pieces, of_rows, side_by_side
 from modelyard.runtime.index import MOST, Index, Ranked, best, unit
 
@@ -24,6 +26,8 @@ UNTRAINED = "untrained.npy"
 SOME_ROWS = 512
 NONE = -1
 HARDEST = 8
+OFTEN = 5
+"""For how many rows a candidate is right, on average, where it recurs."""
 NEARLY_RIGHT = 0.95
 """A candidate that scores more than this share of a right one may be right itself."""
 Vectors = NDArray[np.float32]
@@ -42,16 +46,22 @@ class Candidates:
 
     @classmethod
     def of(
-        cls, dataset: Dataset, columns: Columns, only: Sequence[str] | None = None
+        cls,
+        dataset: Dataset,
+        spec: ModelSpec,
+        columns: Columns,
+        only: Sequence[str] | None = None,
+        is_lean: bool = False,
     ) -> "Candidates":
-        """All of a Dataset's candidates, or those with certain ids."""
+        """All of a Dataset's candidates, or those with certain ids; lean as `Columns.encode`."""
         table = pq.read_table(dataset.folder / FILE)
         ids, texts = (table[name].to_pylist() for name in (ID, TEXT))
         if only is not None:
             text_of = dict(zip(ids, texts, strict=True))
             ids = list(dict.fromkeys(only))
             texts = [text_of[each] for each in ids]
-        return cls(ids, texts, columns.encode({columns.names[0]: texts}))
+        assert spec.candidate is not None
+        return cls(ids, texts, columns.encode({spec.candidate.column: texts}, is_lean))
 
     def index(self, run: Callable[[Encoded], PieceOutputs]) -> Index:
         """The candidates with the vectors that a network or a graph gives them."""
@@ -67,8 +77,9 @@ class Pairing:
     candidates: Candidates
     untrained: Vectors
     """Of the candidates (N, W)."""
-    network: Any
-    """The backbone as it came."""
+    reader: "Reader"
+    are_asked: bool
+    """Whether rows have the text that candidates are told by."""
     width: int
     events: Events
 
@@ -82,18 +93,18 @@ class Pairing:
         events: Events,
     ) -> "Pairing":
         """Read a Dataset's candidates and see them; `kept` spares a resumed training the look."""
-        columns = Columns.open(spec.inputs, folder_of, inputs.find)
-        candidates = Candidates.of(dataset, columns)
-        width = int(spec.target.state["width"])
-        network = networks.make(spec.inputs, folder_of, width, dropout=0.0)
+        columns = Columns.open(spec.columns, folder_of, inputs.find, spec.unasked)
+        candidates = Candidates.of(dataset, spec, columns, is_lean=True)
+        reader = Reader.of(spec, folder_of, events)
         file = kept / UNTRAINED
         if not file.is_file():
-            found = vectors(network, candidates.encoded, events, "looking at the candidates")
+            found = reader.vectors(candidates.encoded, "looking at the candidates")
             draft = file.with_suffix(".draft.npy")
             np.save(draft, found.astype(np.float16), allow_pickle=False)
             draft.rename(file)
         untrained = unit(np.load(file, allow_pickle=False).astype(np.float32))
-        return cls(candidates, untrained, network, width, events)
+        width = int(spec.target.state["width"])
+        return cls(candidates, untrained, reader, not spec.unasked, width, events)
 
     def save(self, out: Path) -> None:
         """Keep the candidates' vectors for the audit."""
@@ -111,15 +122,16 @@ class Pairing:
 
         Near is what the untrained backbone takes for it: one of the 8 nearest that score less than
         95 % of the right one, drawn by chance. Moreira, G. et al. (2024), NV-Retriever, section 3.
+        Where rows have no text, any wrong one may be drawn.
         """
-        queries = vectors(self.network, rows, self.events, "looking for near misses")
+        queries = self._queries(rows)
         rng = np.random.default_rng(seed)
         pairs: Pairs = []
         places: list[int] = []
         for row, right in enumerate(self._right(truths)):
-            scores = self.untrained @ queries[row]
+            scores = self.untrained @ queries[row] if queries is not None else None
             for own in right:
-                pairs.append((own, _near_miss(scores, own, right, rng), right))
+                pairs.append((own, self._wrong(scores, own, right, rng), right))
                 places.append(row)
         number = np.array([pair[:2] for pair in pairs], dtype=np.int64)
         sides = {
@@ -127,9 +139,29 @@ class Pairing:
             "candidate": self.candidates.encoded.at(number[:, 0]),
             "negative": self.candidates.encoded.at(number[:, 1]),
         }
-        told = f"{len(pairs):,} pairs of {len(truths):,} rows, each with a near miss"
+        wrong = "a near miss" if self.are_asked else "a wrong one"
+        told = f"{len(pairs):,} pairs of {len(truths):,} rows, each with {wrong}"
         self.events(Decided("pairs", told, "what is wrong but near teaches most"))
         return side_by_side(sides), pairs
+
+    def log_shares(self, pairs: Pairs) -> Vectors:
+        """By how much each candidate is seen (N,), as the logarithm of its share of all."""
+        seen = [each for own, wrong, _ in pairs for each in (own, wrong) if each != NONE]
+        counts = np.bincount(np.array(seen, dtype=np.int64), minlength=len(self.candidates.ids))
+        found: Vectors = np.log((counts + 1) / (counts + 1).sum()).astype(np.float32)
+        return found
+
+    def _queries(self, rows: Encoded) -> Vectors | None:
+        """The rows' texts as the backbone sees them (B, W), where they have such."""
+        return self.reader.vectors(rows, "looking for near misses") if self.are_asked else None
+
+    def _wrong(
+        self, scores: Vectors | None, own: int, right: Sequence[int], rng: np.random.Generator
+    ) -> int:
+        if scores is not None:
+            return _near_miss(scores, own, right, rng)
+        wrong = np.setdiff1d(np.arange(len(self.candidates.ids)), right)
+        return int(rng.choice(wrong)) if len(wrong) else own
 
     def _right(self, truths: Truths) -> list[list[int]]:
         """The numbers of each row's right candidates."""
@@ -157,19 +189,60 @@ def _near_miss(scores: Vectors, own: int, right: Sequence[int], rng: np.random.G
     return int(wrong[scores[wrong].argmin()]) if len(wrong) else own
 
 
-def vectors(network: Any, encoded: Encoded, events: Events, what: str) -> Vectors:
-    """A network's vectors of rows (B, W), of length 1."""
-    from modelyard.models.export import network_outputs
+@dataclass(frozen=True)
+class Reader:
+    """The backbone as it came, for the text that a candidate is told by."""
 
-    parts = []
-    for start in range(0, encoded.rows, SOME_ROWS):
-        events(Progress(what, start, encoded.rows, "texts"))
-        some = encoded.at(np.arange(start, min(start + SOME_ROWS, encoded.rows)))
-        outputs = network_outputs(network, some)
-        found = of_rows(of_pieces(outputs, len(outputs[0])), some)
-        assert isinstance(found, np.ndarray)
-        parts.append(unit(found))
-    return np.concatenate(parts)
+    network: Any
+    columns: Columns
+    """That text alone."""
+    group: str
+    """Where it stands among the arrays of rows."""
+    events: Events
+
+    @classmethod
+    def of(cls, spec: ModelSpec, folder_of: Callable[[Group], Path], events: Events) -> "Reader":
+        """Load it."""
+        assert spec.candidate is not None
+        own = spec.candidate
+        groups = groups_of(spec.columns, inputs.find)
+        [group] = [each.name for each in groups if own in each.columns]
+        network = networks.make([own], folder_of, int(spec.target.state["width"]), dropout=0.0)
+        return cls(network, Columns.open([own], folder_of, inputs.find), group, events)
+
+    def read(self, texts: Sequence[Any], what: str) -> Vectors:
+        """The vectors of texts (B, W), of length 1."""
+        [(name, blank)] = self.columns.blanks.items()
+        filled = [blank if is_missing(text) else text for text in texts]
+        return self._vectors(self.columns.encode({name: filled}), what)
+
+    def vectors(self, rows: Encoded, what: str) -> Vectors:
+        """The vectors of the texts in encoded rows (B, W), of length 1."""
+        return self._vectors(self._texts(rows), what)
+
+    def _texts(self, rows: Encoded) -> Encoded:
+        if not self.group:
+            return rows
+        prefix = f"{self.group}."
+        arrays = {
+            name.removeprefix(prefix): array
+            for name, array in rows.arrays.items()
+            if name.startswith(prefix) and name != prefix + PRESENT
+        }
+        return replace(rows, arrays=arrays)
+
+    def _vectors(self, encoded: Encoded, what: str) -> Vectors:
+        from modelyard.models.export import network_outputs
+
+        parts = []
+        for start in range(0, encoded.rows, SOME_ROWS):
+            self.events(Progress(what, start, encoded.rows, "texts"))
+            some = encoded.at(np.arange(start, min(start + SOME_ROWS, encoded.rows)))
+            outputs = network_outputs(self.network, some)
+            found = of_rows(of_pieces(outputs, len(outputs[0])), some)
+            assert isinstance(found, np.ndarray)
+            parts.append(unit(found))
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -183,10 +256,7 @@ class Plain:
 
     def most_frequent(self, pools: Sequence[Any]) -> Ranked:
         """By how many training rows each is right for, whatever is asked."""
-        index = self._index()
-        column = self.model.spec.target.column
-        truths = pq.read_table(self.dataset.part("train"), columns=[column])[column].to_pylist()
-        number = Counter(each for truth in truths for each in truth["right"])
+        index, number = self._index(), self._counts()
         counts = np.array([number[each] for each in index.ids], dtype=np.float32)
         return index.ranked(np.broadcast_to(counts, (len(pools), len(counts))), MOST, pools)
 
@@ -203,13 +273,42 @@ class Plain:
             ranked = ranked.before(index.ranked(scores, MOST, pools[some]))
         return ranked
 
-    def untrained(self, values: dict[str, Sequence[Any]], pools: Sequence[Any]) -> Ranked:
+    def untrained(self, texts: Sequence[Any], pools: Sequence[Any]) -> Ranked:
         """By the backbone as it came."""
+        reader = Reader.of(self.model.spec, self.folder_of, self.events)
+        return self._index().search(reader.read(texts, "asking the backbone"), MOST, pools)
+
+    def factorised(self, rows: Sequence[Mapping[str, Any]], pools: Sequence[Any]) -> Ranked:
+        """By the factors that plain features of rows share with candidates."""
+        from modelyard.models.factorised import Factorised
+
+        sources = self.model.spec.inputs
+        index, learned = self._index(), self._training()
+        table = PlainTable(sources)
+        features = table.fit_transform({s.column: learned[s.column].to_pylist() for s in sources})
+        right = [[index.where[own] for own in each["right"]] for each in self._truths(learned)]
+        known = Factorised(features, right, len(index.ids))
+        asked = table.transform({s.column: [row[s.column] for row in rows] for s in sources})
+        return index.ranked(known.scores(asked), MOST, pools)
+
+    @property
+    def recurs(self) -> bool:
+        """Whether most candidates are right for several training rows, as what people buy is."""
+        counts = self._counts()
+        return sum(counts.values()) >= OFTEN * len(counts)
+
+    def _counts(self) -> Counter[str]:
+        """For how many training rows each candidate is right."""
+        return Counter(each for own in self._truths(self._training()) for each in own["right"])
+
+    def _truths(self, table: pa.Table) -> list[Any]:
+        found: list[Any] = table[self.model.spec.target.column].to_pylist()
+        return found
+
+    def _training(self) -> pa.Table:
         spec = self.model.spec
-        columns = Columns.open(spec.inputs, self.folder_of, inputs.find)
-        network = networks.make(spec.inputs, self.folder_of, 0, dropout=0.0)
-        queries = vectors(network, columns.encode(values), self.events, "asking the backbone")
-        return self._index().search(queries, MOST, pools)
+        names = [*(source.column for source in spec.inputs), spec.target.column]
+        return pq.read_table(self.dataset.part("train"), columns=names)
 
     def _index(self) -> Index:
         table = pq.read_table(self.dataset.folder / FILE)

@@ -26,6 +26,7 @@ from modelyard.runtime.columns import Columns
 from modelyard.runtime.encoded import Encoded, PieceOutputs, of_pieces, of_rows
 from modelyard.runtime.graph import Graph
 from modelyard.runtime.index import MOST
+from modelyard.runtime.runtime import columns_of
 from modelyard.stages.candidates import Candidates
 from modelyard.targets import Target
 
@@ -141,7 +142,7 @@ def _checked_rows(dataset: Dataset, model: Model) -> CheckedRows:
     answers = partial(_answers, target, answer.state, encoded)
     if target.reads == "vectors":
         own = [each for row in truth for each in row["right"][:1]]
-        answers = partial(answers, candidates=Candidates.of(dataset, columns, own))
+        answers = partial(answers, candidates=Candidates.of(dataset, model.spec, columns, own))
     return CheckedRows(
         encoded=encoded,
         truth=truth,
@@ -167,14 +168,14 @@ def _answers(
 
 
 def _columns(model: Model) -> Columns:
-    return Columns.open(model.spec.inputs, lambda group: group.folder(model.folder), inputs.find)
+    return columns_of(model.spec, model.folder, inputs.find)
 
 
 def _exported(model: Model, rows: CheckedRows, draft: Draft, events: Events) -> Sequence[Answer]:
     """The network's own answers; the fp32 graph lies in `kept` afterwards."""
     from modelyard.models.export import export, network_outputs
 
-    sources, answer = model.spec.inputs, model.spec.target
+    sources, answer = model.spec.columns, model.spec.target
     events(Progress("reading the network's own answers", 0, 1))
     width = targets.find(answer.kind).width(answer.state)
     network = networks.load(sources, model.folder, width)
@@ -299,7 +300,7 @@ def _rows_per_s(files: Mapping[str, Path], rows: CheckedRows) -> dict[str, float
 
 def _write_index(dataset: Dataset, model: Model, graph: Path, out: Path, events: Events) -> None:
     """All candidates, with the vectors of the graph that will be asked."""
-    candidates = Candidates.of(dataset, _columns(model))
+    candidates = Candidates.of(dataset, model.spec, _columns(model))
     events(Progress("making the index", 0, len(candidates.ids), "candidates"))
     candidates.index(Graph(graph).outputs).save(out)
     events(Progress("making the index", len(candidates.ids), len(candidates.ids), "candidates"))

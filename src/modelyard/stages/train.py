@@ -38,6 +38,8 @@ TABLE_SIZE = transformer(256, 1, 0)
 MEASURING_SECONDS = 0.05
 START_SECONDS = 10.0  # imports, loading, saving
 STEP_TOKENS = 4096
+CANDIDATE = "text"
+"""The kind of input by which a candidate is told."""
 EPOCH_IN_FORWARDS = 3.2  # forward, a backward pass, evaluation
 USED_SHARE = 0.6  # of the speed of plain matrix products
 
@@ -96,7 +98,7 @@ def _operations_per_s() -> float:
 
 @stage(
     "train",
-    version="6",
+    version="7",
     reads=("inputs", "target", "backbone", "train"),
     gives=Model,
     causes=causes,
@@ -135,6 +137,8 @@ def backbone_names(project: Project) -> dict[str, str]:
     """The backbone chosen for each kind of input that has one."""
     chosen = project.backbone.model_dump()
     kinds = dict.fromkeys(column.kind for column in project.inputs.values())
+    if targets.find(project.target.kind).reads == "vectors":
+        kinds[CANDIDATE] = None
     return {kind: str(chosen[kind]) for kind in kinds if kind in chosen}
 
 
@@ -173,15 +177,32 @@ def _lesson_of(
         for name, chosen in project.inputs.items()
     ]
     state = target.learn(table[wanted.column].to_pylist())
+    candidate = None
     if target.reads == "vectors":
-        state["width"] = sources[0].state["width"]
+        candidate = _candidate(sources, wanted.column, found)
+        state["width"] = candidate.state["width"]
     spec = ModelSpec(
-        inputs=sources, target=ColumnState(column=wanted.column, kind=wanted.kind, state=state)
+        inputs=sources,
+        target=ColumnState(column=wanted.column, kind=wanted.kind, state=state),
+        candidate=candidate,
     )
     folder = {kind: backbone.folder for kind, backbone in found.items()}
-    columns = Columns.open(sources, lambda g: folder.get(g.kind, NOWHERE), inputs.find)
+    columns = Columns.open(
+        spec.columns, lambda g: folder.get(g.kind, NOWHERE), inputs.find, spec.unasked
+    )
     training, validation = (_part(columns, spec, each) for each in (table, kept))
     return Lesson(spec, found, training, validation)
+
+
+def _candidate(
+    sources: Sequence[ColumnState], answer: str, found: Mapping[str, Backbone]
+) -> ColumnState:
+    """What a candidate's text is read by: the first text of the rows, or one under `answer`."""
+    own = next((source for source in sources if source.kind == CANDIDATE), None)
+    if own:
+        return own
+    state = inputs.find(CANDIDATE).learn([], {}, found[CANDIDATE].folder, "vectors")
+    return ColumnState(column=answer, kind=CANDIDATE, state=state)
 
 
 def _paired(
@@ -234,7 +255,7 @@ def _fit(
     _tell_windows(rows, events)
     torch.manual_seed(project.train.seed)
     network = networks.make(
-        spec.inputs, lesson.folder_of, target.width(spec.target.state), project.train.dropout
+        spec.columns, lesson.folder_of, target.width(spec.target.state), project.train.dropout
     )
     job = training.Job(
         network=network,
@@ -251,6 +272,8 @@ def _fit(
 
 
 def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
+    import torch
+
     from modelyard.models.evaluation import Task
 
     target, state = targets.find(lesson.spec.target.kind), lesson.spec.target.state
@@ -262,6 +285,9 @@ def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
             found = lesson.pairing.ranked(found, validation.truths)
         return target.score(validation.truths, target.decode(found, state))
 
+    if lesson.pairing:
+        shares = lesson.pairing.log_shares(lesson.training.learned or [])
+        options = {**options, "log_shares": torch.from_numpy(shares)}
     return Task(
         losses=lambda outputs, truth: target.losses(outputs, truth, state, options),
         truth=_truth(lesson.training, lesson.spec),
@@ -300,13 +326,14 @@ def _settled(network: Any, lesson: Lesson, events: Events) -> ModelSpec:
 def _tokens(*parts: Encoded, paired: bool) -> dict[str, NDArray[np.int64]]:
     """Every token that occurs in the pieces, in rising order, by the group that reads them.
 
-    What is `paired` is read by one group.
+    Of what is `paired` all sides are read by the same groups.
     """
     found: dict[str, list[NDArray[Any]]] = {}
     for part in parts:
         for name, array in part.arrays.items():
             if isinstance(array, Ragged) and array.mask:
-                group = "" if paired else name.rpartition(".")[0]
+                group = name.rpartition(".")[0]
+                group = group.partition(".")[2] if paired else group
                 found.setdefault(group, []).extend([array.values, np.array([array.fill])])
     return {g: np.unique(np.concatenate(own)).astype(np.int64) for g, own in found.items()}
 
@@ -330,7 +357,7 @@ def _write_network(network: Any, lesson: Lesson, out: Path) -> None:
         tower.config.name_or_path = ", ".join(b.name for b in lesson.backbones.values())
         if tower is network:  # its outputs are the target's
             tower.config.update(targets.find(answer.kind).config(answer.state))
-    networks.save(network, lesson.spec.inputs, lesson.folder_of, out)
+    networks.save(network, lesson.spec.columns, lesson.folder_of, out)
 
 
 def _write_facts(state: "State", lesson: Lesson, out: Path) -> None:

@@ -117,11 +117,11 @@ class Target(Protocol):
 
 
 def refuse_pair(target: Target, columns: Mapping[str, bool]) -> None:
-    """Raise PairImpossible where a target is told by one text, and no single column is such.
+    """Raise PairImpossible where a target stands in one text, and no single column is such.
 
     `columns` says of each input column whether it has tokens.
     """
-    if target.reads in ("tokens", "vectors") and list(columns.values()) != [True]:
+    if target.reads == "tokens" and list(columns.values()) != [True]:
         named = ", ".join(columns)
         raise PairImpossible(
             f"The target kind {target.kind!r} is told by the words of one text, and [inputs] names "

@@ -106,7 +106,10 @@ class Match:
 
         Those of the other rows, and each row's wrong one where it has such, are its negatives,
         unless they are right for it too. From vectors (B, S W) of S sides.
+        What is often right is often a negative too: `log_shares` (N,) of `options` puts that right,
+        so that a score says how likely a candidate is, and not how much likelier than elsewhere.
 
+        Yi, X. et al. (2019), Sampling-bias-corrected neural modeling, section 3;
         Henderson, M. et al. (2017), Efficient natural language response suggestion for smart
         reply, section 4.4; van den Oord, A. et al. (2018), equation 4.
         """
@@ -118,6 +121,8 @@ class Match:
         candidates = sides[:, 1:].transpose(0, 1).flatten(0, 1)  # (B or 2 B, W)
         scores = sides[:, 0] @ candidates.T / TEMPERATURE
         numbers = truth[:, : sides.shape[1] - 1].T.flatten()
+        if "log_shares" in options:
+            scores = scores - options["log_shares"][numbers]
         is_right = (truth[:, 2:, None] == numbers).any(1) & (numbers != NONE)
         own = torch.arange(rows)
         is_right[own, own] = False
