@@ -34,6 +34,8 @@ class RowFacts:
 
     rows: int
     mean_characters: float
+    labels: int = 0
+    """Different labels that were seen, where a row has one of several."""
 
 
 def no_causes(project: Project) -> dict[str, str]:

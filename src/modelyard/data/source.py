@@ -186,7 +186,9 @@ def facts(project: Project) -> RowFacts:
     require(columns_of(records), columns_wanted(project), without_secrets(data.rows))
     characters = sum(_length(r.values.get(name, "")) for r in records for name in project.inputs)
     rows = len(records) if len(records) < QUICK_ROWS else _count(data, project.folder, records)
-    return RowFacts(rows, characters / len(records))
+    is_class = project.target.kind == "class"
+    labels = {str(r.values.get(project.target.column)) for r in records if is_class}
+    return RowFacts(rows, characters / len(records), len(labels))
 
 
 def _length(value: object) -> int:

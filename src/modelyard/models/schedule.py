@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 FEWEST_EPOCHS = 2
 MOST_EPOCHS = 10
 FEWEST_STEPS = 250
+STEPS_PER_LABEL = 24
+"""A label is learned from its own rows, and of many labels each has few in a step."""
 
 
-def epochs_for(steps_in_epoch: int) -> int:
+def epochs_for(steps_in_epoch: int, labels: int = 0) -> int:
     """How often to pass over the rows: twice, and more where that would be few steps.
 
-    >>> [epochs_for(steps) for steps in (500, 125, 51, 4)]
-    [2, 2, 5, 10]
+    >>> [epochs_for(steps) for steps in (500, 125, 51, 4)], epochs_for(306, labels=77)
+    ([2, 2, 5, 10], 7)
     """
-    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps_in_epoch)))
+    fewest = max(FEWEST_STEPS, STEPS_PER_LABEL * labels)
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(fewest / steps_in_epoch)))
 
 
 def rate(progress: float, warmup: float) -> float:

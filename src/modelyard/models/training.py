@@ -48,6 +48,8 @@ class Job:
     events: Events
     began: float
     paired: bool = False
+    labels: int = 0
+    """How many the target has, if it has such."""
 
 
 def train(job: Job) -> State:
@@ -118,7 +120,9 @@ def _epochs(job: Job) -> dict[str, Any]:
     if job.options.epochs is not None:
         return {"epochs": job.options.epochs, "why": "the project file says so"}
     steps = Batches(job.training, job.options.batch_rows, job.options.seed).steps_in_epoch
-    return {"epochs": epochs_for(steps), "why": f"the rows make {steps:,} steps an epoch"}
+    told = f" and there are {job.labels:,} labels" if job.labels else ""
+    why = f"the rows make {steps:,} steps an epoch{told}"
+    return {"epochs": epochs_for(steps, job.labels), "why": why}
 
 
 def _run(job: Job, state: State) -> Run:

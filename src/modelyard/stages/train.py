@@ -72,7 +72,8 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
             for column in project.inputs.values()
         )
     )
-    epochs = options.epochs or epochs_for(max(1, math.ceil(rows / options.batch_rows)))
+    steps = max(1, math.ceil(rows / options.batch_rows))
+    epochs = options.epochs or epochs_for(steps, facts.labels)
     passes = {"head": 1.0}.get(options.method, EPOCH_IN_FORWARDS * epochs)
     computing = passes * forward / (_operations_per_s() * USED_SHARE)
     weights = size.parameters * 4
@@ -267,6 +268,7 @@ def _fit(
         events=events,
         began=began,
         paired=lesson.pairing is not None,
+        labels=len(spec.target.state.get("labels", ())),
     )
     return network, training.train(job)
 
