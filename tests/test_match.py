@@ -27,9 +27,9 @@ from modelyard.data.candidates import Catalogue, read
 from modelyard.doors import open_release, refuse_early, release_info
 from modelyard.models import loop
 from modelyard.models.bm25 import BM25
-from modelyard.runtime.index import Index, unit
+from modelyard.runtime.index import Index, Pool, unit
 from modelyard.service.app import create_app
-from modelyard.targets.match import TARGET, read_candidates
+from modelyard.targets.match import TARGET, named
 
 Row = dict[str, Any]
 WORDS = [*GOOD, *BAD]
@@ -51,24 +51,24 @@ TRAINING = TINY_TRAINING | {"epochs": 20, "patience": 0, "learning_rate": 2e-3, 
     ],
 )
 def test_a_row_names_its_candidates(value: Any, names: list[str]) -> None:
-    assert read_candidates(value) == names
+    assert named(value) == names
 
 
 @pytest.mark.parametrize("value", [[], "[]", "  ", [None], [["a"]], {"a": 1}, b"a", ["\ud800"]])
 def test_a_row_that_names_none_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"holds|names"):
-        read_candidates(value)
+        named(value)
 
 
 def test_rows_that_all_have_one_candidate_cannot_be_learned_from() -> None:
     with pytest.raises(TooFewClasses, match="all rows have the same one"):
-        TARGET.check([{"right": ["a"], "pool": None}] * 5)
+        TARGET.check([{"right": ["a"], "pool": None, "seen": None}] * 5)
 
 
 def test_a_candidate_without_an_id_has_the_same_one_each_time() -> None:
     first, second = Catalogue(), Catalogue()
     assert first.id_of("Yes.") == second.id_of("Yes.") != first.id_of("No.")
-    assert first.kept([{"right": [first.id_of("Yes.")], "pool": None}]) == {
+    assert first.kept([{"right": [first.id_of("Yes.")], "pool": None, "seen": None}]) == {
         first.id_of("Yes."): "Yes."
     }
 
@@ -97,13 +97,23 @@ def test_a_rows_loss_is_that_of_its_candidate_among_those_beside_it() -> None:
 
     torch.manual_seed(0)
     vectors = torch.randn(3, 3, 4)
-    truth = torch.tensor([[0, 5, 0, -1], [1, 6, 1, 0], [2, -1, 2, -1]])
+    truth = torch.tensor([[5, 0, 0, -1], [6, 1, 1, 0], [7, 2, 2, -1]])
     found = TARGET.losses(vectors.flatten(1), truth, {"width": 4}, {})
-    query, own, wrong = (unit(vectors[:, side].numpy()) for side in range(3))
+    query, wrong, own = (unit(vectors[:, side].numpy()) for side in range(3))
     scores = np.concatenate([query @ own.T, query @ wrong.T], 1) / 0.05
     scores[1, 0] = -np.inf  # candidate 0 is right for the second row too
     logs = np.log(np.exp(scores).sum(1)) - scores[[0, 1, 2], [0, 1, 2]]
     assert found.tolist() == pytest.approx(logs.tolist(), rel=1e-4)
+
+
+def test_a_score_says_how_likely_a_candidate_is_and_not_how_much_likelier_than_elsewhere() -> None:
+    import torch
+
+    vectors = torch.ones(2, 2, 4).flatten(1)
+    often, rare = (float(np.log(share)) for share in (0.9, 0.1))
+    options = {"log_shares": torch.tensor([often, rare])}
+    found = TARGET.losses(vectors, torch.tensor([[-1, 0, 0], [-1, 1, 1]]), {"width": 4}, options)
+    assert found.tolist() == pytest.approx([-np.log(0.1), -np.log(0.9)], rel=1e-4)
 
 
 def test_rows_with_the_same_candidate_are_no_wrong_answers_to_each_other() -> None:
@@ -112,7 +122,7 @@ def test_rows_with_the_same_candidate_are_no_wrong_answers_to_each_other() -> No
     torch.manual_seed(0)
     vectors = torch.randn(2, 1, 4).repeat(1, 2, 1).flatten(1)
     vectors[1] = vectors[0]
-    same = TARGET.losses(vectors, torch.tensor([[7, -1, 7], [7, -1, 7]]), {"width": 4}, {})
+    same = TARGET.losses(vectors, torch.tensor([[-1, 7, 7], [-1, 7, 7]]), {"width": 4}, {})
     assert same.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
@@ -121,7 +131,10 @@ def _answer(*ids: str) -> Row:
 
 
 def test_measures_are_those_of_the_first_ten() -> None:
-    truth = [{"right": ["a"], "pool": None}, {"right": ["b", "c"], "pool": None}]
+    truth = [
+        {"right": ["a"], "pool": None, "seen": None},
+        {"right": ["b", "c"], "pool": None, "seen": None},
+    ]
     found = {m.name: m for m in TARGET.score(truth, [_answer("a", "x"), _answer("x", "c", "b")])}
     assert found["recall_at_1"].value == 0.5
     assert found["recall_at_10"].value == 1.0
@@ -158,8 +171,8 @@ def test_search_is_exact_and_ranks_within_a_pool() -> None:
     queries = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
     order = np.argsort(-(unit(queries) @ index.vectors.T), axis=1)
     assert index.search(queries, 5).ids == [[f"c{n}" for n in own[:5]] for own in order]
-    pool = ["c3", "c9", "unknown", "c1"]
-    found = index.search(queries, 5, [pool, None, [], pool])
+    pool = Pool(["c3", "c9", "unknown", "c1"])
+    found = index.search(queries, 5, [pool, Pool(), Pool([]), pool])
     assert set(found.ids[0]) == {"c1", "c3", "c9"}
     assert list(found.scores[0]) == sorted(found.scores[0], reverse=True)
     assert len(found.ids[1]) == 5
@@ -203,6 +216,8 @@ def _rows(count: int) -> list[Row]:
         rows.append({"question": question, "answer": pair["id"], "part": part})
         if part == "test":
             rows[-1]["pool"] = pool
+        if number % 2:
+            rows[-1]["had"] = [each["id"] for each in rng.sample(known, 5)] + pool[:2]
     return [
         *rows,
         {"question": rows[-1]["question"], "answer": [known[0]["id"]], "part": "train"},
@@ -218,7 +233,8 @@ def _project(folder: Path, backbone: Path, more: str = "") -> Path:
     (folder / "modelyard.toml").write_text(
         'name = "faq"\n[data]\nrows = "rows.jsonl"\nsplit = { given = "part" }\n'
         '[inputs]\nquestion = "text"\n[target]\ncolumn = "answer"\nkind = "match"\n'
-        f'candidates = "candidates.jsonl"\npool = "pool"\n[backbone]\ntext = "{backbone}"\n'
+        'candidates = "candidates.jsonl"\npool = "pool"\nseen = "had"\n'
+        f'[backbone]\ntext = "{backbone}"\n'
         f"[train]\n{training}\n{more}",
         encoding="utf-8",
     )
@@ -256,14 +272,39 @@ def test_the_report_ranks_within_pools_beside_bm25_and_the_backbone(
         assert baseline["difference"]["rows"] == 60
     untrained = report["baselines"][2]["measures"][0]
     assert own["recall_at_1"] > untrained["value"]
-    assert 8 <= report["ranking"]["pool"] <= 9
+    assert 7 <= report["ranking"]["pool"] <= 9
     page = (made[1] / "report.html").read_text(encoding="utf-8")
     assert "How far down the right one stands" in page
     [audit] = (made[0] / ".modelyard" / "objects").glob("audit-*")
     for row in pq.read_table(audit / "predictions.parquet").to_pylist():
         truth = json.loads(row["truth"])
         ids = [each["id"] for each in json.loads(row["candidates"])]
-        assert set(ids) == set(truth["pool"])
+        assert set(ids) == set(truth["pool"]) - set(truth["seen"] or ())
+        assert set(truth["right"]) <= set(ids)
+
+
+def test_what_a_row_has_seen_is_no_answer_to_it(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, release = made
+    question = {"question": "clever warm story"}
+    runtime = modelyard.load(release)
+    best, *others = [each["id"] for each in runtime.predict([question])[0]["candidates"]]
+    asked = [{**question, "had": [best]}, {**question, "had": None}, {**question, "had": []}]
+    found = [[each["id"] for each in row["candidates"]] for row in runtime.predict(asked)]
+    assert found[0][:9] == others and found[1] == found[2] == [best, *others]
+    (tmp_path / "rows.csv").write_text(
+        f"question,had\nclever warm story,{best}\n", encoding="utf-8"
+    )
+    assert main(["predict", str(release), str(tmp_path / "rows.csv")]) == 0
+    written = (tmp_path / "rows.predictions.csv").read_text(encoding="utf-8")
+    assert f'{{""id"": ""{found[0][0]}""' in written
+    with TestClient(create_app(runtime, release_info(release, runtime), Serve())) as client:
+        reply = client.post("/v1/models/faq/predict", json={"rows": asked}).json()
+        told = [[each["id"] for each in row["candidates"]] for row in reply["predictions"]]
+        refused = client.post("/v1/models/faq/predict", json={"rows": [{**question, "had": [{}]}]})
+    assert told == found
+    assert refused.status_code == 422 and "column 'had'" in refused.json()["detail"]
 
 
 def test_a_release_has_its_index_and_tells_nothing_of_its_rows(made: tuple[Path, Path]) -> None:

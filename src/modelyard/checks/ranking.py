@@ -17,7 +17,7 @@ def ranking(truth: Sequence[Mapping[str, Any]], answers: Answers) -> Finding:
     ranks = [first_right(true, answer) for true, answer in zip(truth, answers, strict=True)]
     rows = len(ranks)
     counts = {k: sum(rank is not None and rank <= k for rank in ranks) for k in DEPTHS}
-    pools = [len(true["pool"]) for true in truth if true["pool"]]
+    pools = [len({*own["pool"]} - {*(own["seen"] or ())}) for own in truth if own["pool"]]
     return Finding(
         (),
         {

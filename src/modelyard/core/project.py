@@ -98,6 +98,9 @@ class TargetColumn(Section):
     pool: str | None = Field(
         None, description="match: column with the candidates a row is audited among; default: all"
     )
+    seen: str | None = Field(
+        None, description="match: column with candidates that a row has, which are no answers to it"
+    )
 
 
 class BackboneChoice(Section):

@@ -41,7 +41,7 @@ class Catalogue:
         """The candidates of a file, or those that truths name."""
         if self.is_file:
             return self.texts
-        named = (each for t in truths for each in (*t["right"], *(t["pool"] or ())))
+        named = (each for t in truths for own in t.values() for each in own or ())
         return {each: self.texts[each] for each in dict.fromkeys(named)}
 
 

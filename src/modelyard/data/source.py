@@ -151,7 +151,7 @@ def columns_of(records: Iterable[Record]) -> list[str]:
 def columns_wanted(project: Project) -> list[str]:
     """The columns that a project names, each once."""
     split = project.data.split
-    target = (project.target.column, project.target.pool)
+    target = (project.target.column, project.target.pool, project.target.seen)
     named = [*project.inputs, *target, split.by, split.group, split.time, split.given]
     return [name for name in dict.fromkeys(named) if name]
 

@@ -24,6 +24,14 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The ids that a row's answers are picked from: `only` these, or all, `without` those."""
+
+    only: Sequence[str] | None = None
+    without: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Ranked:
     """The candidates found for B rows, the best first: ids, texts and scores of each row's own."""
 
@@ -46,12 +54,10 @@ class Index:
     texts: Sequence[str]
     vectors: Floats
 
-    def search(
-        self, queries: Floats, most: int, among: Sequence[Sequence[str] | None] | None = None
-    ) -> Ranked:
+    def search(self, queries: Floats, most: int, among: Sequence[Pool] | None = None) -> Ranked:
         """The best of the candidates for each query (B, W), at most `most`, by cosine.
 
-        `among` (B,) names for each query the ids it is ranked among; None is all of them.
+        `among` (B,) says for each query what it is ranked among; None is all for all.
 
         >>> index = Index(["a", "b"], ["A", "B"], np.eye(2, dtype=np.float32))
         >>> index.search(np.array([[0.1, 2.0]], np.float32), most=1).ids
@@ -66,11 +72,9 @@ class Index:
             found = found.before(self.ranked(vectors[some] @ self.vectors.T, most, own))
         return found
 
-    def ranked(
-        self, scores: Floats, most: int, among: Sequence[Sequence[str] | None] | None = None
-    ) -> Ranked:
+    def ranked(self, scores: Floats, most: int, among: Sequence[Pool] | None = None) -> Ranked:
         """The best by scores (B, N), as `search` gives them."""
-        pools = [None] * len(scores) if among is None else among
+        pools = [Pool()] * len(scores) if among is None else among
         places = [
             best(own, most, self._places(pool)) for own, pool in zip(scores, pools, strict=True)
         ]
@@ -80,9 +84,18 @@ class Index:
             [own[chosen] for own, chosen in zip(scores, places, strict=True)],
         )
 
-    def _places(self, ids: Sequence[str] | None) -> Indices | None:
-        if ids is None:
+    def _places(self, pool: Pool) -> Indices | None:
+        """Where the candidates of a pool are; None is everywhere."""
+        if pool.only is not None:
+            gone = set(pool.without)
+            return self._known([each for each in pool.only if each not in gone])
+        if not pool.without:
             return None
+        is_left = np.ones(len(self.ids), dtype=bool)
+        is_left[self._known(pool.without)] = False
+        return np.flatnonzero(is_left)
+
+    def _known(self, ids: Sequence[str]) -> Indices:
         where = self.where
         return np.array([where[each] for each in ids if each in where], dtype=np.int64)
 
@@ -164,3 +177,31 @@ def best(scores: Floats, most: int, among: Indices | None = None) -> Indices:
     order = np.argsort(-own[top], kind="stable")
     found: Indices = places[top[order]]
     return found
+
+
+def named(value: Any) -> list[str]:
+    """The ids or texts of candidates in a value, each once; raises ValueError where there are none.
+
+    >>> named('["a2", "a7"]'), named("Yes, it does.")
+    (['a2', 'a7'], ['Yes, it does.'])
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _listed(value)
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(part, dict | list | bytes | None.__class__) for part in parts):
+        raise ValueError("holds a list of something else than ids or texts")
+    names = [str(part).strip() for part in parts]
+    if any(name.encode("utf-8", "ignore").decode() != name for name in names):
+        raise ValueError("holds half a surrogate pair, which is no character")
+    if not (found := list(dict.fromkeys(filter(None, names)))):
+        raise ValueError("names no candidate")
+    return found
+
+
+def _listed(value: str) -> Any:
+    """A JSON list in a text, or the text where it is no such list."""
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) else value

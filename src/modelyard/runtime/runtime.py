@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from modelyard.core.artefacts import Model, ModelSpec
-from modelyard.runtime.columns import Columns, Encodes, Row
+from modelyard.core.errors import RequestInvalid
+from modelyard.runtime.columns import Columns, Encodes, Row, is_missing
 from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
 from modelyard.runtime.graph import Graph
-from modelyard.runtime.index import MOST, Index, unit
+from modelyard.runtime.index import MOST, Index, Pool, named, unit
 
 PART_ROWS = 4096
 Answer = dict[str, Any]
-Pools = Sequence[Sequence[str] | None]
+Pools = Sequence[Pool]
+SEEN = "seen"
+"""In the state of a target that picks from candidates: the column with those that a row has."""
 
 
 class Decodes(Protocol):
@@ -81,16 +84,27 @@ class Runtime:
     def predict(self, rows: Sequence[Row], pools: Pools | None = None) -> list[Answer]:
         """Answers for rows, in their order; the memory for encoded rows is bounded.
 
-        Where answers are picked from candidates, `pools` (B,) may name the ids that each row's are
-        picked from; None is all.
+        Where answers are picked from candidates, `pools` (B,) may say what each row's are picked
+        from; None is as the rows say themselves.
         Raises ColumnMissing or RequestInvalid for the first bad row before any is answered.
         """
         values = self.columns.values(rows)
+        pools = self.pools(rows) if pools is None else pools
         answers: list[Answer] = []
         for part in _parts(values, len(rows)):
             own = None if pools is None else pools[len(answers) : len(answers) + PART_ROWS]
             answers += self.decode(self.outputs(self.columns.encode(part)), own)
         return answers
+
+    def pools(self, rows: Sequence[Row]) -> Pools | None:
+        """What the answers of rows are picked from: not what a row says it has.
+
+        Raises RequestInvalid for the first row whose candidates cannot be read.
+        """
+        column = self.spec.target.state.get(SEEN)
+        if self.index is None or not column:
+            return None
+        return [Pool(without=_seen(row, number, column)) for number, row in enumerate(rows, 1)]
 
     def vectors(self, values: Sequence[Any]) -> NDArray[np.float32]:
         """The vectors (B, W) of candidates that have these texts."""
@@ -98,6 +112,14 @@ class Runtime:
         outputs = self.outputs(self.columns.encode({self.spec.candidate.column: values}))
         assert not isinstance(outputs, TokenOutputs)
         return unit(outputs)
+
+
+def _seen(row: Row, number: int, column: str) -> Sequence[str]:
+    value = row.get(column)
+    try:
+        return () if is_missing(value) or value == [] else named(value)
+    except ValueError as error:
+        raise RequestInvalid(f"Row {number}, column {column!r}: it {error}.") from None
 
 
 def columns_of(spec: ModelSpec, folder: Path, find_input: Callable[[str], Encodes]) -> Columns:

@@ -62,12 +62,13 @@ class Admission:
         with self.admitted(len(rows)) as ticket:
             loop = asyncio.get_running_loop()
             encoded = await loop.run_in_executor(self._workers, self._runtime.encode, rows)
+            pools = self._runtime.pools(rows)
             outputs = await self._batcher.outputs(encoded)
             found = of_rows(outputs, encoded)
             numbers = found.values if isinstance(found, TokenOutputs) else found
             index = self._runtime.index
             size = BYTES_IN_JSON * numbers.size * (len(index.ids) if index else 1)
-            answers = await off_loop(size, self._runtime.decode, found)
+            answers = await off_loop(size, self._runtime.decode, found, pools)
             ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
             return answers, ticket.usage
 

@@ -28,8 +28,9 @@ from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.inputs.plain import PlainTable
 from modelyard.models import backbones
+from modelyard.runtime.index import Pool
 from modelyard.runtime.runtime import Runtime
-from modelyard.stages.candidates import Plain
+from modelyard.stages.candidates import Plain, pools_of
 from modelyard.stages.report.page import render
 from modelyard.stages.report.sentences import headline
 from modelyard.stages.train import backbone_names
@@ -116,15 +117,15 @@ def refuse_seen(model: Model, rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _pools(model: Model, rows: Rows) -> list[Any] | None:
-    """What each row's answers are picked from, where they are picked; None stands for all."""
+def _pools(model: Model, rows: Rows) -> list[Pool] | None:
+    """What each row's answers are picked from, where they are picked."""
     if targets.find(model.spec.target.kind).reads != "vectors":
         return None
-    return [truth["pool"] for truth in _truth(model, rows)]
+    return pools_of(_truth(model, rows))
 
 
 def _predicted(
-    runtime: Runtime, rows: Rows, pools: list[Any] | None, events: Events
+    runtime: Runtime, rows: Rows, pools: list[Pool] | None, events: Events
 ) -> Iterator[dict[str, Any]]:
     for start in range(0, len(rows), CHUNK_ROWS):
         some = slice(start, start + CHUNK_ROWS)

@@ -1,7 +1,7 @@
 """Candidates of a Dataset, for the stages: their vectors, what is paired, plain baselines."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,23 @@ from modelyard.inputs import networks
 from modelyard.inputs.plain import PlainTable
 from modelyard.runtime.columns import PRESENT, Columns, Group, groups_of, is_missing
 from modelyard.runtime.encoded import Encoded, PieceOutputs, of_pieces, of_rows, side_by_side
-from modelyard.runtime.index import MOST, Index, Ranked, best, unit
+from modelyard.runtime.index import MOST, Index, Pool, Ranked, best, unit
 
 UNTRAINED = "untrained.npy"
 """Of a Model: the candidates' vectors (N, W) by the backbone as it came; no part of a release."""
 SOME_ROWS = 512
 NONE = -1
 HARDEST = 8
+MOST_TOGETHER = 8
+"""Right candidates that a row stands beside at once."""
 OFTEN = 5
 """For how many rows a candidate is right, on average, where it recurs."""
 NEARLY_RIGHT = 0.95
 """A candidate that scores more than this share of a right one may be right itself."""
 Vectors = NDArray[np.float32]
 Truths = Sequence[dict[str, Any]]
-Pairs = list[tuple[int, int, list[int]]]
-"""Of each pair the numbers of its candidate, of a wrong one or NONE, and of all right ones."""
+Pairs = list[tuple[int, list[int], list[int]]]
+"""Of a row the numbers of a wrong candidate or NONE, of its own ones, and of all fair ones."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,15 @@ class Pairing:
 
     def own(self, rows: Encoded, truths: Truths) -> tuple[Encoded, Pairs]:
         """Each row beside the first of its right candidates."""
-        pairs = [(right[0], NONE, right) for right in self._right(truths)]
-        own = np.array([pair[0] for pair in pairs], dtype=np.int64)
-        sides = {"query": rows, "candidate": self.candidates.encoded.at(own)}
+        pairs = [(NONE, right[:1], fair) for right, fair in self._numbers(truths)]
+        own = np.array([own for _, [own], _ in pairs], dtype=np.int64)
+        sides = {"query": rows, "right0": self.candidates.encoded.at(own)}
         return (side_by_side(sides) if pairs else rows), pairs
 
     def mined(self, rows: Encoded, truths: Truths, seed: int) -> tuple[Encoded, Pairs]:
-        """Each row beside each of its right candidates, and beside one that is wrong but near.
+        """Each row beside its right candidates, and beside one that is wrong but near.
 
+        It stands there again and again where it has more than rows have on average, or than 8.
         Near is what the untrained backbone takes for it: one of the 8 nearest that score less than
         95 % of the right one, drawn by chance. Moreira, G. et al. (2024), NV-Retriever, section 3.
         Where rows have no text, any wrong one may be drawn.
@@ -128,25 +131,31 @@ class Pairing:
         rng = np.random.default_rng(seed)
         pairs: Pairs = []
         places: list[int] = []
-        for row, right in enumerate(self._right(truths)):
+        together = _together(truths)
+        for row, (right, fair) in enumerate(self._numbers(truths)):
             scores = self.untrained @ queries[row] if queries is not None else None
-            for own in right:
-                pairs.append((own, self._wrong(scores, own, right, rng), right))
+            for own in _chunks(right, together, rng):
+                pairs.append((self._wrong(scores, own[0], fair, rng), own, fair))
                 places.append(row)
-        number = np.array([pair[:2] for pair in pairs], dtype=np.int64)
+        encoded = self.candidates.encoded
         sides = {
             "query": rows.at(np.array(places)),
-            "candidate": self.candidates.encoded.at(number[:, 0]),
-            "negative": self.candidates.encoded.at(number[:, 1]),
+            "wrong": encoded.at(np.array([wrong for wrong, _, _ in pairs])),
         }
-        wrong = "a near miss" if self.are_asked else "a wrong one"
-        told = f"{len(pairs):,} pairs of {len(truths):,} rows, each with {wrong}"
-        self.events(Decided("pairs", told, "what is wrong but near teaches most"))
+        for place in range(together):
+            sides[f"right{place}"] = encoded.at(np.array([own[place] for _, own, _ in pairs]))
+        self._tell(len(truths), len(pairs), together)
         return side_by_side(sides), pairs
+
+    def _tell(self, rows: int, pairs: int, together: int) -> None:
+        right = "a right candidate" if together == 1 else f"{together} right candidates"
+        wrong = "a near miss" if self.are_asked else "a wrong one"
+        told = f"{pairs:,} of {rows:,} rows, each with {right} and {wrong}"
+        self.events(Decided("pairs", told, "what is wrong but near teaches most"))
 
     def log_shares(self, pairs: Pairs) -> Vectors:
         """By how much each candidate is seen (N,), as the logarithm of its share of all."""
-        seen = [each for own, wrong, _ in pairs for each in (own, wrong) if each != NONE]
+        seen = [each for wrong, own, _ in pairs for each in (wrong, *own)]
         counts = np.bincount(np.array(seen, dtype=np.int64), minlength=len(self.candidates.ids))
         found: Vectors = np.log((counts + 1) / (counts + 1).sum()).astype(np.float32)
         return found
@@ -156,36 +165,61 @@ class Pairing:
         return self.reader.vectors(rows, "looking for near misses") if self.are_asked else None
 
     def _wrong(
-        self, scores: Vectors | None, own: int, right: Sequence[int], rng: np.random.Generator
+        self, scores: Vectors | None, own: int, fair: Sequence[int], rng: np.random.Generator
     ) -> int:
         if scores is not None:
-            return _near_miss(scores, own, right, rng)
-        wrong = np.setdiff1d(np.arange(len(self.candidates.ids)), right)
+            return _near_miss(scores, own, fair, rng)
+        wrong = np.setdiff1d(np.arange(len(self.candidates.ids)), fair)
         return int(rng.choice(wrong)) if len(wrong) else own
 
-    def _right(self, truths: Truths) -> list[list[int]]:
-        """The numbers of each row's right candidates."""
+    def _numbers(self, truths: Truths) -> Iterator[tuple[list[int], list[int]]]:
+        """The numbers of each row's right candidates, and of all that are not wrong for it."""
         number = {each: n for n, each in enumerate(self.candidates.ids)}
-        return [[number[each] for each in truth["right"]] for truth in truths]
+        for truth in truths:
+            right, seen = ([number[each] for each in truth[n] or ()] for n in ("right", "seen"))
+            yield right, [*right, *seen]
 
     def ranked(self, outputs: Any, truths: Truths) -> Ranked:
         """The best for validation rows, among their own candidates, from both vectors (B, 2 W)."""
         found = {truth["right"][0]: row for row, truth in enumerate(truths)}
         rows = list(found.values())
         index = Index(list(found), [""] * len(found), unit(outputs[rows, self.width :]))
-        return index.search(outputs[:, : self.width], MOST)
+        return index.search(outputs[:, : self.width], MOST, pools_of(truths))
 
 
-def _near_miss(scores: Vectors, own: int, right: Sequence[int], rng: np.random.Generator) -> int:
+def _together(truths: Truths) -> int:
+    """How many right candidates a row has, on average: a row is read once for all of these."""
+    mean = np.mean([len(truth["right"]) for truth in truths]) if truths else 1
+    return int(min(MOST_TOGETHER, max(1, round(float(mean)))))
+
+
+def _chunks(right: Sequence[int], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """All in chunks of a size, in any order; the last is filled up with some of them again.
+
+    >>> list(_chunks([4, 5], 1, np.random.default_rng(0)))
+    [[4], [5]]
+    """
+    mixed = list(right) if size == 1 else rng.permutation(right).tolist()
+    for start in range(0, len(mixed), size):
+        chunk = mixed[start : start + size]
+        yield chunk + (mixed * size)[: size - len(chunk)]
+
+
+def pools_of(truths: Truths) -> list[Pool]:
+    """What rows with these truths are ranked among."""
+    return [Pool(truth["pool"], truth["seen"] or ()) for truth in truths]
+
+
+def _near_miss(scores: Vectors, own: int, fair: Sequence[int], rng: np.random.Generator) -> int:
     """The number of a candidate that is wrong, but near; the farthest where all are too near."""
     able = scores.copy()
-    able[right] = -np.inf
+    able[fair] = -np.inf
     able[scores > NEARLY_RIGHT * max(0.0, float(scores[own]))] = -np.inf
     nearest = best(able, HARDEST)
     nearest = nearest[np.isfinite(able[nearest])]
     if len(nearest):
         return int(rng.choice(nearest))
-    wrong = np.setdiff1d(np.arange(len(scores)), right)
+    wrong = np.setdiff1d(np.arange(len(scores)), fair)
     return int(wrong[scores[wrong].argmin()]) if len(wrong) else own
 
 
@@ -254,13 +288,13 @@ class Plain:
     folder_of: Callable[[Group], Path]
     events: Events
 
-    def most_frequent(self, pools: Sequence[Any]) -> Ranked:
+    def most_frequent(self, pools: Sequence[Pool]) -> Ranked:
         """By how many training rows each is right for, whatever is asked."""
         index, number = self._index(), self._counts()
         counts = np.array([number[each] for each in index.ids], dtype=np.float32)
         return index.ranked(np.broadcast_to(counts, (len(pools), len(counts))), MOST, pools)
 
-    def bm25(self, queries: Sequence[str], pools: Sequence[Any]) -> Ranked:
+    def bm25(self, queries: Sequence[str], pools: Sequence[Pool]) -> Ranked:
         """By the words they share with the query."""
         from modelyard.models.bm25 import BM25
 
@@ -273,12 +307,12 @@ class Plain:
             ranked = ranked.before(index.ranked(scores, MOST, pools[some]))
         return ranked
 
-    def untrained(self, texts: Sequence[Any], pools: Sequence[Any]) -> Ranked:
+    def untrained(self, texts: Sequence[Any], pools: Sequence[Pool]) -> Ranked:
         """By the backbone as it came."""
         reader = Reader.of(self.model.spec, self.folder_of, self.events)
         return self._index().search(reader.read(texts, "asking the backbone"), MOST, pools)
 
-    def factorised(self, rows: Sequence[Mapping[str, Any]], pools: Sequence[Any]) -> Ranked:
+    def factorised(self, rows: Sequence[Mapping[str, Any]], pools: Sequence[Pool]) -> Ranked:
         """By the factors that plain features of rows share with candidates."""
         from modelyard.models.factorised import Factorised
 

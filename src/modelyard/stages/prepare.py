@@ -33,6 +33,8 @@ from modelyard.runtime.columns import is_missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
+Told = dict[str, list[str] | None]
+"""Of a row the ids of candidates: those that are right, its pool, and those seen."""
 
 
 @dataclass
@@ -78,7 +80,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 
 @stage(
     "prepare",
-    version="5",
+    version="6",
     reads=("data", "inputs", "target"),
     gives=Dataset,
     causes=causes,
@@ -176,27 +178,34 @@ def _truth(project: Project, found: Sorted, record: Record) -> tuple[Any, str | 
         truth = read(record.values[column], values)
         if not found.catalogue:
             return truth, None
-        right = list(map(found.catalogue.id_of, truth))
-        column = project.target.pool or column
-        named = record.values.get(column) if project.target.pool else None
-        pool = None if is_missing(named) else _pool(found.catalogue, read(named, values), right)
-        return {"right": right, "pool": pool}, None
+        told: Told = {"right": list(map(found.catalogue.id_of, truth)), "pool": None, "seen": None}
+        for name in ("pool", "seen"):
+            column = getattr(project.target, name)
+            if column and not is_missing(named := record.values.get(column)):
+                told[name] = list(map(found.catalogue.id_of, read(named, values)))
+        return _settled(told), None
     except ValueError as error:
         return None, f"column {column!r} {error}"
 
 
-def _pool(catalogue: Catalogue, named: Sequence[str], right: Sequence[str]) -> list[str]:
-    """The ids of a row's pool, the right ones among them."""
-    return list(dict.fromkeys([*right, *map(catalogue.id_of, named)]))
+def _settled(told: Told) -> Told:
+    """What a row tells of candidates: the right ones are in its pool, and were not seen."""
+    right, pool, seen = list(dict.fromkeys(told["right"] or ())), told["pool"], told["seen"]
+    return {
+        "right": right,
+        "pool": pool and list(dict.fromkeys([*right, *pool])),
+        "seen": seen and [each for each in dict.fromkeys(seen) if each not in right],
+    }
 
 
 def _join(project: Project, found: Sorted) -> None:
     """Make one of rows that ask the same, with the right candidates of all of them."""
     equal = candidates.joined([text.strip() for text in _keys(project, found.kept)])
     for index, kept_at in equal.items():
-        for name, more in found.truths[index].items():
-            own = found.truths[kept_at][name]
-            found.truths[kept_at][name] = own and list(dict.fromkeys([*own, *(more or ())]))
+        both = found.truths[kept_at], found.truths[index]
+        told: Told = {n: [*(own or ()), *(both[1][n] or ())] for n, own in both[0].items()}
+        told["pool"] = both[0]["pool"] and told["pool"]
+        found.truths[kept_at] = _settled(told)
     places = found.places()
     found.refuse(
         {
@@ -220,9 +229,8 @@ def _reason(project: Project, rows: Rows, record: Record) -> tuple[str, str] | N
         if reason := _input_reason(project, rows, record, name):
             return reason
     for name in columns_wanted(project):
-        if name not in (*project.inputs, project.target.pool) and is_missing(
-            record.values.get(name)
-        ):
+        optional = (project.target.pool, project.target.seen)
+        if name not in (*project.inputs, *optional) and is_missing(record.values.get(name)):
             return "missing value", f"column {name!r} has no value"
     return None
 

@@ -29,6 +29,7 @@ from modelyard.models.known import transformer
 from modelyard.models.schedule import epochs_for
 from modelyard.runtime.columns import Columns
 from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
+from modelyard.runtime.runtime import SEEN
 from modelyard.stages.candidates import Pairing
 from modelyard.stages.learner import choose, fit_trees, is_table, tried
 from modelyard.stages.lesson import NOWHERE, Lesson, Part
@@ -181,7 +182,7 @@ def _lesson_of(
     candidate = None
     if target.reads == "vectors":
         candidate = _candidate(sources, wanted.column, found)
-        state["width"] = candidate.state["width"]
+        state |= {"width": candidate.state["width"], SEEN: wanted.seen}
     spec = ModelSpec(
         inputs=sources,
         target=ColumnState(column=wanted.column, kind=wanted.kind, state=state),
@@ -304,6 +305,10 @@ def _truth(part: Part, spec: ModelSpec) -> "Truth":
     """What gives the truths of some of a part's rows."""
     target = targets.find(spec.target.kind)
     truths = part.truths if part.learned is None else part.learned
+    if target.reads == "vectors":  # what a row has seen may be long: only a step's rows at once
+        return lambda rows: np.asarray(
+            target.truth([truths[row] for row in rows], spec.target.state, part.encoded)
+        )
     truth = target.truth(truths, spec.target.state, part.encoded)
     if isinstance(truth, Ragged):
         return lambda rows: truth.take(rows).padded()[0]

@@ -3,7 +3,6 @@
 A row and a candidate become vectors of one space, in which what belongs together is near.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,14 +13,16 @@ from pydantic import BaseModel, Field
 from modelyard.core.errors import TooFewClasses
 from modelyard.core.intervals import wilson
 from modelyard.runtime.encoded import Encoded
-from modelyard.runtime.index import MOST, Ranked
+from modelyard.runtime.index import MOST, Ranked, named
 from modelyard.targets import Baseline, Measure, State
 
 RESAMPLES = 1000
 TEMPERATURE = 0.05
 NONE = -1
+NEVER = -1e4
+"""The score of a candidate that is not counted; of finite ones alone there are gradients."""
 Truth = Mapping[str, Any]
-"""The ids of a row's `right` candidates, and of its `pool` or None."""
+"""The ids of a row's `right` candidates, of its `pool` or None, and of those `seen` or None."""
 
 
 class CandidateAnswer(BaseModel):
@@ -55,7 +56,7 @@ class Match:
         >>> TARGET.read('["a2", "a7"]', {}), TARGET.read("Yes, it does.", {})
         (['a2', 'a7'], ['Yes, it does.'])
         """
-        return read_candidates(value)
+        return named(value)
 
     def names(self, truth: Truth) -> list[str]:
         """Candidates are no classes."""
@@ -90,22 +91,22 @@ class Match:
         return {}
 
     def truth(self, truths: Sequence[Any], state: State, encoded: Encoded) -> NDArray[np.int64]:
-        """Numbers of candidates (B, 2 + R): a row's own, its wrong one, and all that are right.
+        """Numbers of candidates (B, 1 + K + R): a wrong one or NONE, a row's own K, all fair ones.
 
-        Each truth is (own, wrong or NONE, right ones).
+        Each truth is (wrong, own ones, those that are right or seen).
         """
-        most = max((len(right) for _, _, right in truths), default=0)
-        found = np.full((len(truths), 2 + most), NONE, dtype=np.int64)
-        for row, (own, wrong, right) in enumerate(truths):
-            found[row, :2] = own, wrong
-            found[row, 2 : 2 + len(right)] = right
+        most = max((len(own) + len(fair) for _, own, fair in truths), default=0)
+        found = np.full((len(truths), 1 + most), NONE, dtype=np.int64)
+        for row, (wrong, own, fair) in enumerate(truths):
+            found[row, : 1 + len(own) + len(fair)] = [wrong, *own, *fair]
         return found
 
     def losses(self, outputs: Any, truth: Any, state: State, options: Mapping[str, Any]) -> Any:
-        """Cross-entropy of each row's own candidate (B,) among all that stand beside it.
+        """Cross-entropy of each row's own candidates (B,), each among all that are wrong for it.
 
         Those of the other rows, and each row's wrong one where it has such, are its negatives,
-        unless they are right for it too. From vectors (B, S W) of S sides.
+        unless they are right for it too, or it has seen them. From vectors (B, S W) of S sides:
+        the row, its wrong one, its own K.
         What is often right is often a negative too: `log_shares` (N,) of `options` puts that right,
         so that a score says how likely a candidate is, and not how much likelier than elsewhere.
 
@@ -114,19 +115,22 @@ class Match:
         reply, section 4.4; van den Oord, A. et al. (2018), equation 4.
         """
         import torch
-        from torch.nn.functional import cross_entropy, normalize
+        from torch.nn.functional import normalize, softplus
 
         rows = len(outputs)
         sides = normalize(outputs.view(rows, -1, state["width"]), dim=2)
-        candidates = sides[:, 1:].transpose(0, 1).flatten(0, 1)  # (B or 2 B, W)
+        candidates = sides[:, 1:].transpose(0, 1).flatten(0, 1)  # (M, W)
+        has_wrong = bool((truth[:, 0] != NONE).any())
+        first = 0 if has_wrong else 1
+        numbers = truth[:, first : first + sides.shape[1] - 1].T.flatten()  # (M,)
         scores = sides[:, 0] @ candidates.T / TEMPERATURE
-        numbers = truth[:, : sides.shape[1] - 1].T.flatten()
         if "log_shares" in options:
             scores = scores - options["log_shares"][numbers]
-        is_right = (truth[:, 2:, None] == numbers).any(1) & (numbers != NONE)
-        own = torch.arange(rows)
-        is_right[own, own] = False
-        return cross_entropy(scores.masked_fill(is_right, -torch.inf), own, reduction="none")
+        wrong = scores.masked_fill(_is_fair(truth[:, 1:], numbers), NEVER).logsumexp(
+            1, keepdim=True
+        )
+        places = torch.arange(len(numbers)).view(-1, rows).T[:, int(has_wrong) :]  # (B, K)
+        return softplus(wrong - scores.gather(1, places)).mean(1)
 
     def decode(self, outputs: Ranked, state: State) -> list[dict[str, Any]]:
         """What was ranked for B rows as B answers."""
@@ -175,28 +179,14 @@ class Match:
         return []
 
 
-def read_candidates(value: Any) -> list[str]:
-    """The ids or texts in a value, each once; raises ValueError where there are none."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _listed(value)
-    parts = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(part, dict | list | bytes | None.__class__) for part in parts):
-        raise ValueError("holds a list of something else than ids or texts")
-    names = [str(part).strip() for part in parts]
-    if any(name.encode("utf-8", "ignore").decode() != name for name in names):
-        raise ValueError("holds half a surrogate pair, which is no character")
-    if not (found := list(dict.fromkeys(filter(None, names)))):
-        raise ValueError("names no candidate")
-    return found
+def _is_fair(fair: Any, numbers: Any) -> Any:
+    """Whether candidates with these numbers (M,) are among a row's fair ones (B, R): (B, M)."""
+    import torch
 
-
-def _listed(value: str) -> Any:
-    """A JSON list in a text, or the text where it is no such list."""
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return found if isinstance(found, list) else value
+    most = int(max(fair.max(), numbers.max())) + 1
+    told = torch.zeros(len(fair), most + 1, dtype=torch.bool)  # the last place is for NONE
+    told.scatter_(1, fair.where(fair != NONE, most), True)
+    return told[:, numbers]
 
 
 def hits_of(

@@ -106,18 +106,13 @@ def rows_of(
                 "spent": round(sum(each.dollars for each in before), 2),
                 **{name: about.get(name) for name in ABOUT},
                 "bought": new,
-                **_audited(month, [own for kind, own in ids.items() if kind not in bought]),
+                "bought_before": [ids[kind] for kind in bought if kind in ids],
+                "split": PARTS.get(month, "train"),
             }
         for each in own:
             bought.pop(each.kind, None)
             bought[each.kind] = None
         before = own
-
-
-def _audited(month: int, not_bought: Sequence[str]) -> dict[str, Any]:
-    """The part that a row is of; in the test, what it has not bought is what is picked from."""
-    part = PARTS.get(month, "train")
-    return {"split": part, "pool": not_bought if part == "test" else None}
 
 
 SAMPLE = Sample(
@@ -134,7 +129,7 @@ SAMPLE = Sample(
         others=dict.fromkeys(("trips", "spent"), "number") | dict.fromkeys(ABOUT, "category"),
         settings={
             "data.split": {"given": "split"},
-            "target": {"candidates": CANDIDATES, "pool": "pool"},
+            "target": {"candidates": CANDIDATES, "seen": "bought_before"},
             "train": {"batch_rows": 64},  # a step's other candidates are what a row learns from
         },
     ),
