@@ -48,6 +48,9 @@ class Options(BaseModel):
     windows: int | None = Field(
         None, ge=1, description="windows of a long text that are read, at most; default: by target"
     )
+    layers: int | None = Field(
+        None, ge=1, description="the backbone's first layers that are used; default: all of them"
+    )
 
 
 class Text:
@@ -80,6 +83,7 @@ class Text:
             "pad_id": _pad_id(tokenizer),
             "reads": reads,
             "width": _width(config),
+            "layers": chosen.layers,
             "shapes": able and shapes.are_lost(tokenizer),
         }
 
@@ -144,6 +148,7 @@ class Text:
         for name in ("hidden_dropout_prob", "classifier_dropout", "seq_classif_dropout"):
             if hasattr(config, name) or name == "classifier_dropout":
                 setattr(config, name, dropout)
+        _cut(config, min(filter(None, (state.get("layers") for state in states)), default=None))
         reads = next((state["reads"] for state in states if "reads" in state), "rows")
         auto = getattr(transformers, CLASSES[reads])
         network = _loaded(auto, backbone, config=config, dtype="float32")
@@ -185,6 +190,17 @@ class Text:
     def schema(self) -> dict[str, Any]:
         """A text that is not blank, as JSON Schema."""
         return {"type": "string", "minLength": 1, "pattern": NOT_BLANK}
+
+
+def _cut(config: Any, layers: int | None) -> None:
+    """Let a network have its first layers only: the last ones are the easiest to do without.
+
+    Sajjad, H. et al. (2020), Poor man's BERT: smaller and faster transformer models.
+    """
+    for name in ("num_hidden_layers", "n_layers"):
+        if layers and hasattr(config, name):
+            setattr(config, name, min(layers, getattr(config, name)))
+            return
 
 
 def _loaded(auto: Any, backbone: Path, **given: Any) -> Any:
