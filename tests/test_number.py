@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from tests.test_audit import assert_balanced
 
@@ -323,14 +324,21 @@ def test_the_loss_of_an_error_is_a_share_of_it() -> None:
     assert choice == "fp32" and "more than compress.max_loss = 0.005 allows" in why
 
 
-def test_baselines_are_the_median_and_a_line_with_honest_intervals() -> None:
+def test_baselines_are_the_median_a_line_with_honest_intervals_and_trees() -> None:
     random = np.random.default_rng(2)
     features, test_features = random.normal(size=(2, 400, 3))
     line = np.array([3.0, -1.0, 0.5])
     truth, test_truth = features @ line, test_features @ line + random.normal(size=400)
     truth += random.normal(size=400)
-    constant, ridge = TARGET.baselines("numbers", features, truth.tolist(), test_features, {})
-    assert (constant.name, ridge.name) == ("median", "numbers with ridge regression")
+    found = TARGET.baselines("numbers", features, truth.tolist(), test_features, {})
+    constant, ridge, trees = found
+    assert [each.name for each in found] == [
+        *("median", "numbers with ridge regression", "numbers with boosted trees")
+    ]
+    assert all(own["low"] <= own["value"] <= own["high"] for own in trees.answers)
+    assert number_difference(test_truth, trees.answers, constant.answers).judgement == "better"
+    sparse = TARGET.baselines("words", csr_array(features), truth.tolist(), test_features, {})
+    assert len(sparse) == 2
     assert {answer["value"] for answer in constant.answers} == {float(np.median(truth))}
     mae, *_, coverage = TARGET.score(test_truth.tolist(), ridge.answers)
     assert mae.value == pytest.approx(math.sqrt(2 / math.pi), abs=0.15)

@@ -146,14 +146,26 @@ class Labels:
         test_features: Any,
         test_values: Mapping[str, Sequence[Any]],
     ) -> list[Baseline]:
-        """Each label as often as it occurs; and a logistic regression for each label."""
+        """Each label as often as it occurs; logistic regression; of tables boosted trees too."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+        from sklearn.linear_model import LogisticRegression
+
         labels = sorted(_counts(truths))
         has = _has(truths, labels)
         rows = test_features.shape[0]
-        shares = np.column_stack([_linear(features, own, test_features) for own in has.T])
+        plain: dict[str, Any] = {"logistic regression": LogisticRegression(max_iter=1000)}
+        if isinstance(features, np.ndarray):
+            plain["boosted trees"] = HistGradientBoostingClassifier(random_state=0)
+        learned = {
+            what: np.column_stack([_share(model, features, own, test_features) for own in has.T])
+            for what, model in plain.items()
+        }
         return [
             Baseline("most frequent labels", _answers(np.tile(has.mean(0), (rows, 1)), labels)),
-            Baseline(f"{name} with a logistic regression for each label", _answers(shares, labels)),
+            *(
+                Baseline(f"{name} with {what} for each label", _answers(shares, labels))
+                for what, shares in learned.items()
+            ),
         ]
 
 
@@ -192,14 +204,13 @@ def _answers(shares: NDArray[np.float64], labels: Sequence[str]) -> list[dict[st
     ]
 
 
-def _linear(features: Any, own: NDArray[np.bool_], test_features: Any) -> NDArray[np.float64]:
-    """A label's probability for each test row, by logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-
+def _share(
+    model: Any, features: Any, own: NDArray[np.bool_], test_features: Any
+) -> NDArray[np.float64]:
+    """A label's probability for each test row, by a model of scikit-learn."""
     if own.all() or not own.any():
         return np.full(test_features.shape[0], float(own[0]))
-    model = LogisticRegression(max_iter=1000).fit(features, own)
-    found: NDArray[np.float64] = model.predict_proba(test_features)[:, 1]
+    found: NDArray[np.float64] = model.fit(features, own).predict_proba(test_features)[:, 1]
     return found
 
 

@@ -203,7 +203,9 @@ class Number:
         test_features: Any,
         test_values: Mapping[str, Sequence[Any]],
     ) -> list[Baseline]:
-        """Always the median; and ridge regression, its interval from errors on rows left out.
+        """Always the median; ridge regression, its interval from errors on rows left out; trees.
+
+        Boosted trees, of tables, learn each end of the interval by itself.
 
         The intervals of ridge regression are those of the errors that five models make on the
         fifth of the rows that each has not seen (Barber, R. F. et al. 2021, Predictive inference
@@ -211,9 +213,15 @@ class Number:
         """
         found = np.array(truths, dtype=np.float64)
         constant = np.tile(np.quantile(found, LEVELS), (test_features.shape[0], 1))
+        learned = {"ridge regression": _ridge}
+        if isinstance(features, np.ndarray):
+            learned["boosted trees"] = _trees
         return [
             Baseline("median", _answers(constant)),
-            Baseline(f"{name} with ridge regression", _ridge(features, found, test_features)),
+            *(
+                Baseline(f"{name} with {what}", fit(features, found, test_features))
+                for what, fit in learned.items()
+            ),
         ]
 
 
@@ -266,6 +274,18 @@ def _ridge(features: Any, truths: Floats, test_features: Any) -> list[dict[str, 
     below, above = np.quantile(left_out, [LEVELS[0], LEVELS[2]])
     found = Ridge().fit(features, truths).predict(test_features)
     return _answers(found[:, None] + np.array([min(below, 0.0), 0.0, max(above, 0.0)]))
+
+
+def _trees(features: Any, truths: Floats, test_features: Any) -> list[dict[str, Any]]:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    found = [
+        HistGradientBoostingRegressor(loss="quantile", quantile=level, random_state=0)
+        .fit(features, truths)
+        .predict(test_features)
+        for level in LEVELS
+    ]
+    return _answers(np.sort(np.column_stack(found), axis=1))  # quantiles learned alone may cross
 
 
 def _error_of_mean(values: Floats) -> float:
