@@ -34,10 +34,7 @@ def pneumonia() -> list[Figure]:
     right = int(sum(a["label"] == t for a, t in zip(answers, truth, strict=True)))
     is_ill = np.array([each == "pneumonia" for each in truth])
     linear = _baseline(report)
-    said = (
-        f"{len(rows)} test images, after int8, seed 7; {LINEAR} "
-        f"{linear}; {PUBLISHED}"
-    )
+    said = f"{len(rows)} test images, after int8, seed 7; {LINEAR} {linear}; {PUBLISHED}"
     low, high = _interval(is_ill, scores)
     return [
         Figure("PneumoniaMNIST: AUC", auc(is_ill, scores), low, high, 0.965, ">=", "",
