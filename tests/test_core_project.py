@@ -197,7 +197,13 @@ def test_keys_at_follows_the_tables() -> None:
 def test_a_part_is_plain_json_of_the_sections_named(file: Path) -> None:
     part = read(file, LEAST).part("target", "compress")
     assert part == {
-        "target": {"column": "label", "kind": "class", "candidates": None, "pool": None},
+        "target": {
+            "column": "label",
+            "kind": "class",
+            "candidates": None,
+            "pool": None,
+            "seen": None,
+        },
         "compress": {"target": "int8", "max_loss": 0.01},
     }
 

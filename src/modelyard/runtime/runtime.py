@@ -108,8 +108,8 @@ class Runtime:
 
     def vectors(self, values: Sequence[Any]) -> NDArray[np.float32]:
         """The vectors (B, W) of candidates that have these texts."""
-        assert self.spec.candidate is not None
-        outputs = self.outputs(self.columns.encode({self.spec.candidate.column: values}))
+        told_by = self.spec.candidate or self.spec.inputs[0]  # older ones have one text alone
+        outputs = self.outputs(self.columns.encode({told_by.column: values}))
         assert not isinstance(outputs, TokenOutputs)
         return unit(outputs)
 
