@@ -109,7 +109,7 @@ def _problems(runtime: "Runtime", records: "list[Record]", counted_in: str) -> I
         elif lacks:
             yield f"the row lacks the column {lacks[0]!r}"
         else:
-            yield columns.problem(record.values)
+            yield runtime.problem(record.values)
 
 
 def _own(record: "Record", taken: Container[str]) -> dict[str, Any]:

@@ -185,6 +185,17 @@ def named(value: Any) -> list[str]:
     >>> named('["a2", "a7"]'), named("Yes, it does.")
     (['a2', 'a7'], ['Yes, it does.'])
     """
+    if not (found := names_in(value)):
+        raise ValueError("names no candidate")
+    return found
+
+
+def names_in(value: Any) -> list[str]:
+    """As `named`, but that there may be none.
+
+    >>> names_in("[]"), names_in(["a2", "a2"])
+    ([], ['a2'])
+    """
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _listed(value)
     parts = value if isinstance(value, list | tuple) else [value]
@@ -193,9 +204,7 @@ def named(value: Any) -> list[str]:
     names = [str(part).strip() for part in parts]
     if any(name.encode("utf-8", "ignore").decode() != name for name in names):
         raise ValueError("holds half a surrogate pair, which is no character")
-    if not (found := list(dict.fromkeys(filter(None, names)))):
-        raise ValueError("names no candidate")
-    return found
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def _listed(value: str) -> Any:

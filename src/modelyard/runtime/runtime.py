@@ -14,7 +14,7 @@ from modelyard.core.errors import RequestInvalid
 from modelyard.runtime.columns import Columns, Encodes, Row, is_missing
 from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
 from modelyard.runtime.graph import Graph
-from modelyard.runtime.index import MOST, Index, Pool, named, unit
+from modelyard.runtime.index import MOST, Index, Pool, names_in, unit
 
 PART_ROWS = 4096
 Answer = dict[str, Any]
@@ -106,6 +106,17 @@ class Runtime:
             return None
         return [Pool(without=_seen(row, number, column)) for number, row in enumerate(rows, 1)]
 
+    def problem(self, row: Row) -> str | None:
+        """Why this row cannot be answered, or None; raises ColumnMissing."""
+        column = self.spec.target.state.get(SEEN)
+        if (found := self.columns.problem(row)) or not column:
+            return found
+        try:
+            _seen(row, 1, column)
+        except RequestInvalid as error:
+            return str(error).partition(", ")[2].rstrip(".")
+        return None
+
     def vectors(self, values: Sequence[Any]) -> NDArray[np.float32]:
         """The vectors (B, W) of candidates that have these texts."""
         told_by = self.spec.candidate or self.spec.inputs[0]  # older ones have one text alone
@@ -117,7 +128,7 @@ class Runtime:
 def _seen(row: Row, number: int, column: str) -> Sequence[str]:
     value = row.get(column)
     try:
-        return () if is_missing(value) or value == [] else named(value)
+        return () if is_missing(value) else names_in(value)
     except ValueError as error:
         raise RequestInvalid(f"Row {number}, column {column!r}: it {error}.") from None
 

@@ -30,6 +30,7 @@ from modelyard.data.source import (
 )
 from modelyard.data.split import PARTS, Parted, split
 from modelyard.runtime.columns import is_missing
+from modelyard.runtime.index import names_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -182,7 +183,7 @@ def _truth(project: Project, found: Sorted, record: Record) -> tuple[Any, str | 
         for name in ("pool", "seen"):
             column = getattr(project.target, name)
             if column and not is_missing(named := record.values.get(column)):
-                told[name] = list(map(found.catalogue.id_of, read(named, values)))
+                told[name] = list(map(found.catalogue.id_of, names_in(named)))
         return _settled(told), None
     except ValueError as error:
         return None, f"column {column!r} {error}"
