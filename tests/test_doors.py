@@ -105,7 +105,8 @@ def test_the_rows_are_no_place_for_the_answers(
 def _runtime() -> Any:
     return SimpleNamespace(
         spec=SimpleNamespace(inputs=[]),
-        columns=SimpleNamespace(names=["text"], problem=lambda row: None),
+        columns=SimpleNamespace(names=["text"]),
+        problem=lambda row: None,
         predict=lambda rows: [{"label": "bad", "score": 0.9}] * len(rows),
         answer_fields=("label", "score"),
     )

@@ -299,6 +299,13 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
     assert main(["predict", str(release), str(tmp_path / "rows.csv")]) == 0
     written = (tmp_path / "rows.predictions.csv").read_text(encoding="utf-8")
     assert f'{{""id"": ""{found[0][0]}""' in written
+    lines = [{**question, "had": [{}]}, {**question, "had": "[]"}]
+    (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert main(["predict", str(release), str(tmp_path / "bad.jsonl")]) in (0, 1)
+    told = (tmp_path / "bad.predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    bad, none = map(json.loads, told)
+    assert "column 'had'" in bad["error"] and bad["candidates"] is None
+    assert none["candidates"][0]["id"] == best
     with TestClient(create_app(runtime, release_info(release, runtime), Serve())) as client:
         reply = client.post("/v1/models/faq/predict", json={"rows": asked}).json()
         told = [[each["id"] for each in row["candidates"]] for row in reply["predictions"]]
