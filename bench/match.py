@@ -15,7 +15,7 @@ from bench.figures import Figure, measures
 from bench.projects import from_sample, run
 from modelyard.runtime.index import MOST, best
 
-SETTINGS = ("train.minutes=10", "train.learning_rate=0.00005")
+SETTINGS = ("train.minutes=20", "train.learning_rate=0.00005")
 OVER_BM25 = 1.5
 GROCERY = (
     'inputs.history={kind = "text", layers = 1}',  # in the same time many more rows are seen

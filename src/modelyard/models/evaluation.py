@@ -121,14 +121,18 @@ def piece_outputs(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:
 
 def evaluate(network: nn.Module, task: Task, side_by_side: Map) -> Evaluation:
     """Measure a network on the validation rows; it is in training mode again afterwards."""
-    pieces = task.validation
     network.eval()
-    groups = list(groups_by_length(np.arange(len(pieces.lengths)), pieces.lengths))
-    found = side_by_side(lambda group: _measured(network, pieces, group), groups)
+    outputs = outputs_of(network, task.validation, side_by_side)
     network.train()
-    outputs = by_piece(found, groups, pieces.lengths)
     losses = torch.cat(list(_losses(task, outputs)))
     return Evaluation(float(losses.mean()), task.score(outputs))
+
+
+def outputs_of(network: nn.Module, pieces: Pieces, side_by_side: Map) -> ByPiece:
+    """A network's outputs of each piece, in their order, without gradients."""
+    groups = list(groups_by_length(np.arange(len(pieces.lengths)), pieces.lengths))
+    found = side_by_side(lambda group: _measured(network, pieces, group), groups)
+    return by_piece(found, groups, pieces.lengths)
 
 
 def by_piece(outputs: Sequence[Tensor], groups: Sequence[Indices], lengths: Indices) -> ByPiece:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modelyard.models import forest
-from modelyard.models.batches import Pieces, groups_by_length
-from modelyard.models.evaluation import ByPiece, by_piece, piece_outputs
+from modelyard.models.batches import Pieces
+from modelyard.models.evaluation import ByPiece, outputs_of
 from modelyard.models.first_token import read_first_token_only
 from modelyard.models.fused import pretrained
+from modelyard.models.workers import in_turn
 
 OPSET = 17
 """The newest opset with GELU spelled out, which ONNX Runtime joins with the bias before it."""
@@ -25,10 +26,7 @@ OPSET = 17
 def network_outputs(network: Any, pieces: Pieces) -> ByPiece:
     """A network's own outputs of each piece, in their order, as PyTorch computes them."""
     network.eval()
-    groups = list(groups_by_length(np.arange(len(pieces.lengths)), pieces.lengths))
-    with torch.inference_mode():
-        found = [piece_outputs(network, pieces, group) for group in groups]
-    return by_piece(found, groups, pieces.lengths)
+    return outputs_of(network, pieces, in_turn)
 
 
 def export(

@@ -37,6 +37,11 @@ def is_possible(network: Any) -> bool:
     return not config.is_decoder and config.hidden_act == "gelu" and dropped == 0
 
 
+def fast(network: nn.Module) -> nn.Module:
+    """The network in its fast form, where there is one."""
+    return FastBert(network) if is_possible(network) else network
+
+
 class FastBert(nn.Module):
     """The network's outputs (P, C), vectors (P, W), or (P, T, C) of a tagger, from arrays (P, T).
 

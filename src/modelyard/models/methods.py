@@ -9,7 +9,7 @@ from torch import nn
 
 from modelyard.models import lora
 from modelyard.models.batches import Pieces
-from modelyard.models.fast_bert import FastBert, is_possible
+from modelyard.models.fast_bert import fast
 from modelyard.models.fused import Fused, pretrained
 from modelyard.models.head import freeze_body, frozen_body
 from modelyard.models.vision import LiteNetwork
@@ -38,12 +38,8 @@ class Method:
 
 def _full(network: nn.Module, training: Pieces, validation: Pieces, rank: int) -> Prepared:
     """Every weight, in the fast form of each network where there is one."""
-    moved = network.with_towers(_fast) if isinstance(network, Fused) else _fast(network)
+    moved = network.with_towers(fast) if isinstance(network, Fused) else fast(network)
     return moved, training, validation
-
-
-def _fast(network: nn.Module) -> nn.Module:
-    return FastBert(network) if is_possible(network) else network
 
 
 def _head(network: nn.Module, training: Pieces, validation: Pieces, rank: int) -> Prepared:

@@ -236,13 +236,16 @@ class Reader:
 
     @classmethod
     def of(cls, spec: ModelSpec, folder_of: Callable[[Group], Path], events: Events) -> "Reader":
-        """Load it."""
+        """Load it, with all its layers."""
+        from modelyard.models.precision import quick
+
         assert spec.candidate is not None
         own = spec.candidate
         groups = groups_of(spec.columns, inputs.find)
         [group] = [each.name for each in groups if own in each.columns]
-        network = networks.make([own], folder_of, int(spec.target.state["width"]), dropout=0.0)
-        return cls(network, Columns.open([own], folder_of, inputs.find), group, events)
+        whole = own.model_copy(update={"state": {**own.state, "layers": None}})
+        network = networks.make([whole], folder_of, int(spec.target.state["width"]), dropout=0.0)
+        return cls(quick(network), Columns.open([own], folder_of, inputs.find), group, events)
 
     def read(self, texts: Sequence[Any], what: str) -> Vectors:
         """The vectors of texts (B, W), of length 1."""
@@ -266,16 +269,18 @@ class Reader:
         return replace(rows, arrays=arrays)
 
     def _vectors(self, encoded: Encoded, what: str) -> Vectors:
-        from modelyard.models.export import network_outputs
+        from modelyard.models import workers
+        from modelyard.models.evaluation import outputs_of
 
         parts = []
-        for start in range(0, encoded.rows, SOME_ROWS):
-            self.events(Progress(what, start, encoded.rows, "texts"))
-            some = encoded.at(np.arange(start, min(start + SOME_ROWS, encoded.rows)))
-            outputs = network_outputs(self.network, some)
-            found = of_rows(of_pieces(outputs, len(outputs[0])), some)
-            assert isinstance(found, np.ndarray)
-            parts.append(unit(found))
+        with workers.side_by_side(workers.MOST_WORKERS) as each:
+            for start in range(0, encoded.rows, SOME_ROWS):
+                self.events(Progress(what, start, encoded.rows, "texts"))
+                some = encoded.at(np.arange(start, min(start + SOME_ROWS, encoded.rows)))
+                outputs = outputs_of(self.network, some, each)
+                found = of_rows(of_pieces(outputs, len(outputs[0])), some)
+                assert isinstance(found, np.ndarray)
+                parts.append(unit(found))
         return np.concatenate(parts)
 
 

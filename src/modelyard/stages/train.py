@@ -100,7 +100,7 @@ def _operations_per_s() -> float:
 
 @stage(
     "train",
-    version="7",
+    version="8",
     reads=("inputs", "target", "backbone", "train"),
     gives=Model,
     causes=causes,
