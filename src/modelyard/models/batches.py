@@ -89,6 +89,10 @@ class Batches:
         ]
         return [batches[position] for position in random.permutation(len(batches))]
 
+    def whole(self) -> Batch:
+        """All rows as one batch."""
+        return self._batch(np.arange(self.pieces.rows), rows_as_pieces(self.pieces.row_of))
+
     def _batch(self, rows: Indices, spans: Indices) -> Batch:
         lengths = self.pieces.lengths
         tokens = sum(int(lengths[spans[row] : spans[row + 1]].sum()) for row in rows)

@@ -41,6 +41,45 @@ class Task:
     validation_truth: Truth
     score: Callable[[ByPiece], Sequence[Measure]]
     main: str
+    shared: "Shared | None" = None
+    """What rows are set beside; its losses and its score stand for those here."""
+
+    def losses_of(
+        self, network: nn.Module, outputs: Tensor, truth: NDArray[Any], beside: Tensor | None
+    ) -> Tensor:
+        """The losses of rows (B,); `beside` are the outputs of what they are set beside."""
+        true = torch.from_numpy(truth)
+        if self.shared is None:
+            return self.losses(outputs, true)
+        assert beside is not None
+        return self.shared.losses(network, outputs, true, beside)
+
+    def score_of(
+        self, network: nn.Module, outputs: ByPiece, beside: Tensor | None
+    ) -> Sequence[Measure]:
+        """The measures of the validation rows."""
+        if self.shared is None:
+            return self.score(outputs)
+        assert beside is not None
+        return self.shared.score(network, outputs, beside)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Rows (N) that all rows of a step are set beside, and what is made of both.
+
+    `losses` gives those of rows (B,) from the network, the rows' outputs (B, W), their truths and
+    the shared outputs (N, W); `score` measures the validation rows from the same.
+    """
+
+    pieces: Pieces
+    losses: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+    score: Callable[[nn.Module, ByPiece, Tensor], Sequence[Measure]]
+
+    def outputs(self, network: nn.Module, side_by_side: Map) -> Tensor:
+        """Outputs (N, W) without gradients."""
+        outputs = outputs_of(network, self.pieces, side_by_side)
+        return _of_rows(self.pieces, outputs, np.arange(self.pieces.rows))
 
 
 @dataclass(frozen=True)
@@ -123,9 +162,11 @@ def evaluate(network: nn.Module, task: Task, side_by_side: Map) -> Evaluation:
     """Measure a network on the validation rows; it is in training mode again afterwards."""
     network.eval()
     outputs = outputs_of(network, task.validation, side_by_side)
+    beside = task.shared.outputs(network, side_by_side) if task.shared else None
+    losses = torch.cat(list(_losses(network, task, outputs, beside)))
+    measures = task.score_of(network, outputs, beside)
     network.train()
-    losses = torch.cat(list(_losses(task, outputs)))
-    return Evaluation(float(losses.mean()), task.score(outputs))
+    return Evaluation(float(losses.mean()), measures)
 
 
 def outputs_of(network: nn.Module, pieces: Pieces, side_by_side: Map) -> ByPiece:
@@ -145,19 +186,26 @@ def by_piece(outputs: Sequence[Tensor], groups: Sequence[Indices], lengths: Indi
     return [found[piece] for piece in range(len(found))]
 
 
-def _losses(task: Task, outputs: ByPiece) -> Iterator[Tensor]:
+def _losses(
+    network: nn.Module, task: Task, outputs: ByPiece, beside: Tensor | None
+) -> Iterator[Tensor]:
     """The losses of the validation rows, some of them at a time."""
-    row_of, rows = task.validation.row_of, task.validation.rows
-    first = np.searchsorted(row_of, np.arange(rows + 1))
+    rows = task.validation.rows
     for start in range(0, rows, LOSS_ROWS):
         some = np.arange(start, min(start + LOSS_ROWS, rows))
-        own = [outputs[first[row] : first[row + 1]] for row in some]
-        if outputs[0].ndim == 1:
-            of_rows = torch.from_numpy(np.stack([np.mean(each, 0) for each in own]))
-        else:
-            tokens = [torch.from_numpy(np.concatenate(each)) for each in own]
-            of_rows = pad_sequence(tokens, batch_first=True)
-        yield task.losses(of_rows, torch.from_numpy(task.validation_truth(some)))
+        own = _of_rows(task.validation, outputs, some)
+        with torch.inference_mode():
+            found = task.losses_of(network, own, task.validation_truth(some), beside)
+        yield found
+
+
+def _of_rows(pieces: Pieces, outputs: ByPiece, rows: Indices) -> Tensor:
+    """Outputs of some rows (B, C), or of their tokens (B, T, C), from those of each piece."""
+    first = np.searchsorted(pieces.row_of, np.arange(pieces.rows + 1))
+    own = [outputs[first[row] : first[row + 1]] for row in rows]
+    if outputs[0].ndim == 1:
+        return torch.from_numpy(np.stack([np.mean(each, 0) for each in own]))
+    return pad_sequence([torch.from_numpy(np.concatenate(each)) for each in own], True)
 
 
 def _measured(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:

@@ -21,6 +21,7 @@ from modelyard.models.dropout import noise
 from modelyard.models.evaluation import Task, evaluate, row_outputs
 from modelyard.models.sampling import row_weights
 from modelyard.models.schedule import Pace, rate
+from modelyard.models.shared import read
 from modelyard.models.workers import MOST_WORKERS, Map, in_turn, side_by_side
 
 CHECKPOINT_SECONDS = 10.0
@@ -215,12 +216,26 @@ def _step(run: Run, batch: Batch) -> None:
 
 def gradients(run: Run, batch: Batch, moved: Sequence[nn.Parameter]) -> Added:
     """Set the gradients of a step, the sum over its parts; give the sums over its rows."""
+    if run.task.shared is None:
+        return _gradients_of_parts(run, batch, moved, None)
+    seed = run.recipe.seed, run.state.steps
+    beside = read(run.network, run.task.shared.pieces, run.side_by_side, run.recipe.workers, seed)
+    sums = _gradients_of_parts(run, batch, [*moved, beside.leaf], beside.leaf)
+    slopes = run.side_by_side(lambda n: beside.slopes(n, moved), range(len(beside.parts)))
+    for found in slopes:
+        _add(moved, _laid_out(found, moved))
+    return sums
+
+
+def _gradients_of_parts(
+    run: Run, batch: Batch, moved: Sequence[Tensor], beside: Tensor | None
+) -> Added:
     sums = Added(0.0, 0)
     numbered = list(enumerate(batch.parts))
     for start in range(0, len(numbered), MOST_WORKERS):
         some = numbered[start : start + MOST_WORKERS]
         for added, found in run.side_by_side(
-            lambda each: _gradients(run, each[0], each[1], moved), some
+            lambda each: _gradients(run, each[0], each[1], moved, beside), some
         ):
             sums = Added(sums.loss + added.loss, sums.kept + added.kept)
             _add(moved, found)
@@ -228,24 +243,28 @@ def gradients(run: Run, batch: Batch, moved: Sequence[nn.Parameter]) -> Added:
 
 
 def _gradients(
-    run: Run, number: int, part: Part, moved: Sequence[nn.Parameter]
+    run: Run, number: int, part: Part, moved: Sequence[Tensor], beside: Tensor | None
 ) -> tuple[Added, Sequence[Tensor | None]]:
     """A part's gradients, each row weighing the same in expectation, and its sums."""
     weight = 1 / min(run.batches.batch_rows, run.batches.pieces.rows)
     with noise(run.recipe.seed, run.state.steps, number) as generator:
         outputs = row_outputs(run.network, run.batches.pieces, part)
-        losses = run.task.losses(outputs, torch.from_numpy(run.task.truth(part.rows)))
+        losses = run.task.losses_of(run.network, outputs, run.task.truth(part.rows), beside)
         weights = torch.ones_like(losses)
         if run.recipe.sampled:
             [slopes] = torch.autograd.grad(losses.sum(), outputs, retain_graph=True)
             weights = row_weights(slopes.flatten(1).norm(dim=1), generator)
         raw = torch.autograd.grad((losses * weights).sum() * weight, moved, allow_unused=True)
-    pairs = zip(raw, moved, strict=True)
-    found = [slope if slope is None else checkpoint.laid_out(slope, p) for slope, p in pairs]
-    return Added(float(losses.detach().sum()), int(weights.count_nonzero())), found
+    sums = Added(float(losses.detach().sum()), int(weights.count_nonzero()))
+    return sums, _laid_out(raw, moved)
 
 
-def _add(moved: Sequence[nn.Parameter], found: Sequence[Tensor | None]) -> None:
+def _laid_out(slopes: Sequence[Tensor | None], moved: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    pairs = zip(slopes, moved, strict=True)
+    return [slope if slope is None else checkpoint.laid_out(slope, p) for slope, p in pairs]
+
+
+def _add(moved: Sequence[Tensor], found: Sequence[Tensor | None]) -> None:
     """Add a part's gradients; a part whose outputs have none may not reach all that others do."""
     reached = [(p, g) for p, g in zip(moved, found, strict=True) if g is not None]
     again = [(p.grad, g) for p, g in reached if p.grad is not None]

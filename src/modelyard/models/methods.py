@@ -12,6 +12,7 @@ from modelyard.models.batches import Pieces
 from modelyard.models.fast_bert import fast
 from modelyard.models.fused import Fused, pretrained
 from modelyard.models.head import freeze_body, frozen_body
+from modelyard.models.towers import TwoTowers
 from modelyard.models.vision import LiteNetwork
 
 FASTER = 10
@@ -114,6 +115,8 @@ def parameter_groups(
 
 def _begun(network: nn.Module) -> list[nn.Module]:
     """What takes the rate as it is: pre-trained transformers, or a network that is no fused one."""
+    if isinstance(network, TwoTowers):
+        return _begun(network.tower)
     if not isinstance(network, Fused):
         return [network]
     return [tower for tower in pretrained(network) if not isinstance(tower, LiteNetwork)]

@@ -21,7 +21,7 @@ from modelyard.models.head import BertHead, RobertaHead
 from modelyard.models.loop import Recipe, Run, State
 from modelyard.models.schedule import Pace, epochs_for
 from modelyard.models.tabular import Categories, Numbers
-from modelyard.models.towers import TwoTowers
+from modelyard.models.towers import History, TwoTowers
 from modelyard.models.vision import LiteNetwork
 from modelyard.models.workers import MOST_WORKERS
 
@@ -48,6 +48,8 @@ class Job:
     events: Events
     began: float
     paired: bool = False
+    history: History | None = None
+    """What rows have seen of candidates, where that is learned from."""
     labels: int = 0
     """How many the target has, if it has such."""
 
@@ -60,7 +62,7 @@ def train(job: Job) -> State:
         job.network, job.training, job.task.validation, job.options.lora_rank
     )
     if job.paired:
-        network = TwoTowers(network)
+        network = TwoTowers(network, job.history)
     towers = towers_of(job.network)
     for name, used in job.tokens.items():
         vocabulary.narrow(towers[name], used)
@@ -129,7 +131,7 @@ def _run(job: Job, state: State) -> Run:
     options = job.options
     network = precision.use(job.network, state.decisions["precision"]["precision"])
     workers = _workers(network, state.threads or torch.get_num_threads())
-    most_tokens = PAIRED_TOKENS if job.paired else MOST_TOKENS
+    most_tokens = PAIRED_TOKENS if job.paired and not job.task.shared else MOST_TOKENS
     batches = Batches(job.training, options.batch_rows, options.seed, workers, most_tokens)
     epochs = _epochs(job)["epochs"]
     budget = options.minutes * 60

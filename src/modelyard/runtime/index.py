@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 VECTORS, CANDIDATES, GRAPH = "index.npy", "candidates.jsonl", "graph.json"
+HISTORY = "history.npy"
+"""Beside the graph: what candidates that a row has seen add to its vector."""
 MOST = 10
 """How many candidates an answer has."""
 SCORES = 1 << 24
@@ -53,6 +55,8 @@ class Index:
     ids: Sequence[str]
     texts: Sequence[str]
     vectors: Floats
+    history: Floats | None = None
+    """A matrix (W, W) from what a row has seen to a part of its vector, where that was learned."""
 
     def search(self, queries: Floats, most: int, among: Sequence[Pool] | None = None) -> Ranked:
         """The best of the candidates for each query (B, W), at most `most`, by cosine.
@@ -64,12 +68,22 @@ class Index:
         [['b']]
         """
         rows = max(1, SCORES // max(1, len(self.ids)))
-        vectors = unit(queries)
         found = Ranked([], [], [])
-        for start in range(0, len(vectors), rows):
+        for start in range(0, len(queries), rows):
             some = slice(start, start + rows)
             own = None if among is None else among[some]
-            found = found.before(self.ranked(vectors[some] @ self.vectors.T, most, own))
+            vectors = unit(self._with_history(queries[some], own))
+            found = found.before(self.ranked(vectors @ self.vectors.T, most, own))
+        return found
+
+    def _with_history(self, queries: Floats, among: Sequence[Pool] | None) -> Floats:
+        if self.history is None or among is None:
+            return queries
+        sums = np.zeros_like(queries)
+        for row, pool in enumerate(among):
+            if len(seen := self._known(pool.without)):
+                sums[row] = self.vectors[seen].sum(0) / np.sqrt(len(seen))
+        found: Floats = queries + sums @ self.history
         return found
 
     def ranked(self, scores: Floats, most: int, among: Sequence[Pool] | None = None) -> Ranked:
@@ -108,29 +122,26 @@ class Index:
         """The candidates that are not named."""
         gone = set(ids)
         kept = [place for place, each in enumerate(self.ids) if each not in gone]
-        return Index(
-            [self.ids[place] for place in kept],
-            [self.texts[place] for place in kept],
-            self.vectors[kept],
-        )
+        ids, texts = ([own[place] for place in kept] for own in (self.ids, self.texts))
+        return Index(ids, texts, self.vectors[kept], self.history)
 
     def beside(self, other: "Index") -> "Index":
         """These and the other's candidates; the other's stand for those of the same id."""
         own = self.without(other.ids)
-        return Index(
-            [*own.ids, *other.ids],
-            [*own.texts, *other.texts],
-            np.concatenate([own.vectors, other.vectors]),
-        )
+        vectors = np.concatenate([own.vectors, other.vectors])
+        ids, texts = [*own.ids, *other.ids], [*own.texts, *other.texts]
+        return Index(ids, texts, vectors, self.history)
 
     def save(self, folder: Path, graph: str = "") -> None:
-        """Write index.npy, in half precision, and candidates.jsonl.
+        """Write index.npy, in half precision, candidates.jsonl, and history.npy where there is one.
 
         Where they do not stand beside their graph, graph.json has its SHA-256.
         """
         if graph:
             (folder / GRAPH).write_text(json.dumps({"sha256": graph}) + "\n", encoding="utf-8")
         np.save(folder / VECTORS, self.vectors.astype(np.float16), allow_pickle=False)
+        if self.history is not None:
+            np.save(folder / HISTORY, self.history, allow_pickle=False)
         with (folder / CANDIDATES).open("w", encoding="utf-8") as lines:
             for each, text in zip(self.ids, self.texts, strict=True):
                 lines.write(json.dumps({"id": each, "text": text}, ensure_ascii=False) + "\n")
@@ -151,7 +162,13 @@ class Index:
         with (folder / CANDIDATES).open(encoding="utf-8") as lines:
             found: list[Mapping[str, Any]] = [json.loads(line) for line in lines]
         ids, texts = ([str(each[key]) for each in found] for key in ("id", "text"))
-        return cls(ids, texts, unit(vectors))
+        return cls(ids, texts, unit(vectors), history_in(folder))
+
+
+def history_in(folder: Path) -> Floats | None:
+    """The matrix that the folder of a Model or an index has for what rows have seen, if any."""
+    file = folder / HISTORY
+    return np.load(file, allow_pickle=False).astype(np.float32) if file.is_file() else None
 
 
 def unit(vectors: Floats) -> Floats:

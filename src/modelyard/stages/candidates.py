@@ -65,11 +65,13 @@ class Candidates:
         assert spec.candidate is not None
         return cls(ids, texts, columns.encode({spec.candidate.column: texts}, is_lean))
 
-    def index(self, run: Callable[[Encoded], PieceOutputs]) -> Index:
+    def index(
+        self, run: Callable[[Encoded], PieceOutputs], history: Vectors | None = None
+    ) -> Index:
         """The candidates with the vectors that a network or a graph gives them."""
         found = of_rows(run(self.encoded), self.encoded)
         assert isinstance(found, np.ndarray)
-        return Index(self.ids, self.texts, unit(found))
+        return Index(self.ids, self.texts, unit(found), history)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Pairing:
 
     def own(self, rows: Encoded, truths: Truths) -> tuple[Encoded, Pairs]:
         """Each row beside the first of its right candidates."""
-        pairs = [(NONE, right[:1], fair) for right, fair in self._numbers(truths)]
+        pairs = [(NONE, right[:1], fair) for right, fair in self.numbers(truths)]
         own = np.array([own for _, [own], _ in pairs], dtype=np.int64)
         sides = {"query": rows, "right0": self.candidates.encoded.at(own)}
         return (side_by_side(sides) if pairs else rows), pairs
@@ -131,8 +133,8 @@ class Pairing:
         rng = np.random.default_rng(seed)
         pairs: Pairs = []
         places: list[int] = []
-        together = _together(truths)
-        for row, (right, fair) in enumerate(self._numbers(truths)):
+        together = together_in(truths)
+        for row, (right, fair) in enumerate(self.numbers(truths)):
             scores = self.untrained @ queries[row] if queries is not None else None
             for own in _chunks(right, together, rng):
                 pairs.append((self._wrong(scores, own[0], fair, rng), own, fair))
@@ -172,7 +174,7 @@ class Pairing:
         wrong = np.setdiff1d(np.arange(len(self.candidates.ids)), fair)
         return int(rng.choice(wrong)) if len(wrong) else own
 
-    def _numbers(self, truths: Truths) -> Iterator[tuple[list[int], list[int]]]:
+    def numbers(self, truths: Truths) -> Iterator[tuple[list[int], list[int]]]:
         """The numbers of each row's right candidates, and of all that are not wrong for it."""
         number = {each: n for n, each in enumerate(self.candidates.ids)}
         for truth in truths:
@@ -187,7 +189,7 @@ class Pairing:
         return index.search(outputs[:, : self.width], MOST, pools_of(truths))
 
 
-def _together(truths: Truths) -> int:
+def together_in(truths: Truths) -> int:
     """How many right candidates a row has, on average: a row is read once for all of these."""
     mean = np.mean([len(truth["right"]) for truth in truths]) if truths else 1
     return int(min(MOST_TOGETHER, max(1, round(float(mean)))))

@@ -25,9 +25,9 @@ from modelyard.inputs import networks
 from modelyard.runtime.columns import Columns
 from modelyard.runtime.encoded import Encoded, PieceOutputs, of_pieces, of_rows
 from modelyard.runtime.graph import Graph
-from modelyard.runtime.index import MOST
+from modelyard.runtime.index import MOST, Ranked, history_in
 from modelyard.runtime.runtime import columns_of
-from modelyard.stages.candidates import Candidates
+from modelyard.stages.candidates import Candidates, pools_of
 from modelyard.targets import Target
 
 GRAPH = "graph.onnx"
@@ -141,8 +141,15 @@ def _checked_rows(dataset: Dataset, model: Model) -> CheckedRows:
     truth = table[answer.column].to_pylist()
     answers = partial(_answers, target, answer.state, encoded)
     if target.reads == "vectors":
-        own = [each for row in truth for each in row["right"][:1]]
-        answers = partial(answers, candidates=Candidates.of(dataset, model.spec, columns, own))
+        history = history_in(model.folder)
+        own = [each for row in truth for each in row["right"][:1]] if history is None else None
+        pools = pools_of(truth) if own is None else None
+        candidates = Candidates.of(dataset, model.spec, columns, own)
+
+        def search(run: Run, outputs: Any) -> Ranked:
+            return candidates.index(run, history).search(outputs, MOST, pools)
+
+        answers = partial(answers, search=search)
     return CheckedRows(
         encoded=encoded,
         truth=truth,
@@ -158,12 +165,12 @@ def _answers(
     state: dict[str, Any],
     encoded: Encoded,
     run: Run,
-    candidates: Candidates | None = None,
+    search: Callable[[Run, Any], Ranked] | None = None,
 ) -> Sequence[Answer]:
-    """What rows are answered with; picked from the rows' own candidates where there are such."""
+    """What rows are answered with; picked from candidates where there are such."""
     outputs: Any = of_rows(run(encoded), encoded)
-    if candidates:
-        outputs = candidates.index(run).search(outputs, MOST)
+    if search:
+        outputs = search(run, outputs)
     return target.decode(outputs, state)
 
 

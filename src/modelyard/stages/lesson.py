@@ -12,6 +12,7 @@ from modelyard.core.artefacts import ModelSpec
 from modelyard.models.backbones import Backbone
 from modelyard.runtime.columns import Group
 from modelyard.runtime.encoded import Encoded
+from modelyard.stages.all_candidates import AllCandidates
 from modelyard.stages.candidates import Pairing
 
 NOWHERE = Path("/nonexistent")
@@ -40,6 +41,8 @@ class Lesson:
     validation: Part
     pairing: Pairing | None = None
     """What the rows are paired with, where the target picks from candidates."""
+    beside: AllCandidates | None = None
+    """What rows are set beside instead of pairs, where that costs less."""
 
     def folder_of(self, group: Group) -> Path:
         """The backbone of a group; nowhere for one that is trained from nothing."""

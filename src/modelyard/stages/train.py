@@ -30,10 +30,11 @@ from modelyard.models.schedule import epochs_for
 from modelyard.runtime.columns import Columns
 from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
 from modelyard.runtime.runtime import SEEN
+from modelyard.stages.all_candidates import AllCandidates
 from modelyard.stages.candidates import Pairing
 from modelyard.stages.learner import choose, fit_trees, is_table, tried
 from modelyard.stages.lesson import NOWHERE, Lesson, Part
-from modelyard.targets import Target
+from modelyard.targets import Picks, Target
 
 TABLE_SIZE = transformer(256, 1, 0)
 MEASURING_SECONDS = 0.05
@@ -118,6 +119,8 @@ def train(project: Project, dataset: Dataset, draft: Draft, events: Events) -> N
     lesson = replace(lesson, spec=_settled(network, lesson, events))
     _write_network(network, lesson, draft.out)
     _write_facts(state, lesson, draft.out)
+    if lesson.beside:
+        lesson.beside.save(draft.out)
     draft.record.update(_measured(state, began))
 
 
@@ -211,18 +214,27 @@ def _paired(
     project: Project, lesson: Lesson, dataset: Dataset, draft: Draft, events: Events
 ) -> Lesson:
     """The rows beside their candidates, where the target picks from such."""
-    if targets.find(lesson.spec.target.kind).reads != "vectors":
+    target, state = targets.find(lesson.spec.target.kind), lesson.spec.target.state
+    if not isinstance(target, Picks):
         return lesson
     pairing = Pairing.of(lesson.spec, lesson.folder_of, dataset, draft.kept, events)
     pairing.save(draft.out)
+    lesson = replace(lesson, pairing=pairing)
     training, validation = lesson.training, lesson.validation
+    beside = AllCandidates.of(
+        pairing, target, state, training.encoded, training.truths, project.train.batch_rows
+    )
+    if beside:
+        training, validation = (
+            replace(part, encoded=beside.side(part.encoded)) for part in (training, validation)
+        )
+        return replace(lesson, training=training, validation=validation, beside=beside)
     kept, truths = pairing.own(validation.encoded, validation.truths)
     rows, pairs = pairing.mined(training.encoded, training.truths, project.train.seed)
     return replace(
         lesson,
         training=replace(training, encoded=rows, learned=pairs),
         validation=replace(validation, encoded=kept, learned=truths),
-        pairing=pairing,
     )
 
 
@@ -253,7 +265,8 @@ def _fit(
 
     spec = lesson.spec
     target = targets.find(spec.target.kind)
-    rows, validation = lesson.training.encoded, lesson.validation.encoded
+    rows = lesson.training.encoded
+    beside = lesson.beside
     _tell_windows(rows, events)
     torch.manual_seed(project.train.seed)
     network = networks.make(
@@ -263,12 +276,13 @@ def _fit(
         network=network,
         training=rows,
         task=_task(lesson, project.train.model_dump()),
-        tokens=_tokens(rows, validation, paired=lesson.pairing is not None),
+        tokens=_tokens(lesson),
         options=project.train,
         kept=draft.kept,
         events=events,
         began=began,
         paired=lesson.pairing is not None,
+        history=beside.history if beside else None,
         labels=len(spec.target.state.get("labels", ())),
     )
     return network, training.train(job)
@@ -281,6 +295,7 @@ def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
 
     target, state = targets.find(lesson.spec.target.kind), lesson.spec.target.state
     validation, width = lesson.validation, target.width(state)
+    beside = lesson.beside
 
     def score(outputs: "ByPiece") -> Sequence[Measure]:
         found: Any = of_rows(of_pieces(outputs, width), validation.encoded)
@@ -288,21 +303,25 @@ def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
             found = lesson.pairing.ranked(found, validation.truths)
         return target.score(validation.truths, target.decode(found, state))
 
-    if lesson.pairing:
+    if lesson.pairing and not lesson.beside:
         shares = lesson.pairing.log_shares(lesson.training.learned or [])
         options = {**options, "log_shares": torch.from_numpy(shares)}
     return Task(
         losses=lambda outputs, truth: target.losses(outputs, truth, state, options),
-        truth=_truth(lesson.training, lesson.spec),
+        truth=_truth(lesson.training, lesson),
         validation=validation.encoded,
-        validation_truth=_truth(validation, lesson.spec),
+        validation_truth=_truth(validation, lesson),
         score=score,
         main=target.main,
+        shared=beside.shared(validation.encoded, validation.truths) if beside else None,
     )
 
 
-def _truth(part: Part, spec: ModelSpec) -> "Truth":
+def _truth(part: Part, lesson: Lesson) -> "Truth":
     """What gives the truths of some of a part's rows."""
+    spec = lesson.spec
+    if lesson.beside:
+        return lesson.beside.truth(part.truths)
     target = targets.find(spec.target.kind)
     truths = part.truths if part.learned is None else part.learned
     if target.reads == "vectors":  # what a row has seen may be long: only a step's rows at once
@@ -330,12 +349,16 @@ def _settled(network: Any, lesson: Lesson, events: Events) -> ModelSpec:
     return spec.model_copy(update={"target": answer.model_copy(update={"state": state})})
 
 
-def _tokens(*parts: Encoded, paired: bool) -> dict[str, NDArray[np.int64]]:
+def _tokens(lesson: Lesson) -> dict[str, NDArray[np.int64]]:
     """Every token that occurs in the pieces, in rising order, by the group that reads them.
 
-    Of what is `paired` all sides are read by the same groups.
+    Of what is paired all sides are read by the same groups.
     """
+    paired, beside = lesson.pairing is not None, lesson.beside
     found: dict[str, list[NDArray[Any]]] = {}
+    parts = [lesson.training.encoded, lesson.validation.encoded]
+    if beside:
+        parts.append(beside.side(beside.pairing.candidates.encoded))
     for part in parts:
         for name, array in part.arrays.items():
             if isinstance(array, Ragged) and array.mask:

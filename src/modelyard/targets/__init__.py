@@ -17,6 +17,8 @@ from modelyard.core.measure import Measure as Measure
 from modelyard.runtime.encoded import Encoded, Ragged
 
 State = dict[str, Any]
+WRONG, RIGHT, HAD = 0, 1, 2
+"""What a candidate is to a row: HAD is seen by it, and not right."""
 MODULES = {
     "class": "class_",
     "labels": "labels",
@@ -127,6 +129,17 @@ def refuse_pair(target: Target, columns: Mapping[str, bool]) -> None:
             f"The target kind {target.kind!r} is told by the words of one text, and [inputs] names "
             f"{named}; keep one column of kind text, or choose another target.kind."
         )
+
+
+@runtime_checkable
+class Picks(Target, Protocol):
+    """A target that picks its answers from candidates."""
+
+    def losses_of_all(self, rows: Any, candidates: Any, standing: Any) -> Any:
+        """Loss of each row (B,), never reduced, where each stands beside all candidates.
+
+        From their vectors (B, W), those of the candidates (N, W), and what these are to it (B, N).
+        """
 
 
 @runtime_checkable

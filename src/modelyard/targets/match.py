@@ -14,7 +14,7 @@ from modelyard.core.errors import TooFewClasses
 from modelyard.core.intervals import wilson
 from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.index import MOST, Ranked, named
-from modelyard.targets import Baseline, Measure, State
+from modelyard.targets import RIGHT, WRONG, Baseline, Measure, State
 
 RESAMPLES = 1000
 TEMPERATURE = 0.05
@@ -131,6 +131,19 @@ class Match:
         )
         places = torch.arange(len(numbers)).view(-1, rows).T[:, int(has_wrong) :]  # (B, K)
         return softplus(wrong - scores.gather(1, places)).mean(1)
+
+    def losses_of_all(self, rows: Any, candidates: Any, standing: Any) -> Any:
+        """Cross-entropy of each row's right candidates (B,), each among all that are wrong for it.
+
+        From vectors of length 1 of the rows (B, W) and of all candidates (N, W), and what each of
+        these is to a row (B, N): WRONG, RIGHT or HAD.
+        """
+        from torch.nn.functional import softplus
+
+        scores = rows @ candidates.T / TEMPERATURE
+        wrong = scores.masked_fill(standing != WRONG, NEVER).logsumexp(1, keepdim=True)
+        is_right = (standing == RIGHT).float()
+        return (softplus(wrong - scores) * is_right).sum(1) / is_right.sum(1)
 
     def decode(self, outputs: Ranked, state: State) -> list[dict[str, Any]]:
         """What was ranked for B rows as B answers."""
