@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from modelyard.core.errors import (
     SettingInvalid,
     TooFewClasses,
 )
-from modelyard.core.events import Event, Noted, Progress, StageDone
+from modelyard.core.events import Decided, Event, Noted, Progress, StageDone
 from modelyard.core.project import Serve
 from modelyard.data.candidates import Catalogue, read
 from modelyard.doors import open_release, refuse_early, release_info
@@ -32,6 +33,30 @@ from modelyard.service.app import create_app
 from modelyard.targets.match import TARGET, named
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Rows of numbers (B, 3) as a network's pieces, one each."""
+
+    values: Any
+
+    @property
+    def row_of(self) -> Any:
+        return np.arange(len(self.values))
+
+    @property
+    def lengths(self) -> Any:
+        return np.ones(len(self.values), dtype=np.int64)
+
+    @property
+    def rows(self) -> int:
+        return len(self.values)
+
+    def collate(self, indices: Any) -> dict[str, Any]:
+        return {"input": self.values[indices]}
+
+
 WORDS = [*GOOD, *BAD]
 TRAINING = TINY_TRAINING | {"epochs": 20, "patience": 0, "learning_rate": 2e-3, "batch_rows": 24}
 
@@ -126,6 +151,45 @@ def test_rows_with_the_same_candidate_are_no_wrong_answers_to_each_other() -> No
     assert same.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
+def test_a_rows_loss_beside_all_is_that_of_each_right_one_among_the_wrong_ones() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    rows, candidates = (torch.nn.functional.normalize(torch.randn(n, 4)) for n in (2, 5))
+    standing = torch.tensor([[1, 0, 0, 2, 0], [0, 1, 1, 2, 2]])
+    scores = (rows @ candidates.T / 0.05).exp()
+    among = [scores[0, [1, 2, 4]].sum(), scores[1, 0]]
+    own = [[scores[0, 0]], [scores[1, 1], scores[1, 2]]]
+    wanted = [
+        np.mean([float((1 + wrong / each).log()) for each in right])
+        for wrong, right in zip(among, own, strict=True)
+    ]
+    found = TARGET.losses_of_all(rows, candidates, standing)
+    assert found.tolist() == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_gradients_are_those_of_rows_and_candidates_in_one_piece(workers: int) -> None:
+    import torch
+
+    from modelyard.models.shared import read
+    from modelyard.models.workers import side_by_side
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 4)
+    pieces = Pieces(np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32))
+    moved = list(network.parameters())
+    whole = network(torch.from_numpy(pieces.values))
+    wanted = torch.autograd.grad((whole**3).sum(), moved)
+    with side_by_side(workers) as each:
+        beside = read(network.forward, pieces, each, workers, (7, 0))
+        (beside.leaf**3).sum().backward()
+        slopes = each(lambda n: beside.slopes(n, moved), range(len(beside.parts)))
+    assert len(beside.parts) == workers
+    for number, own in enumerate(wanted):
+        torch.testing.assert_close(sum(some[number] for some in slopes), own)
+
+
 def _answer(*ids: str) -> Row:
     return {"candidates": [{"id": each, "text": "", "score": 0.5} for each in ids]}
 
@@ -177,6 +241,19 @@ def test_search_is_exact_and_ranks_within_a_pool() -> None:
     assert list(found.scores[0]) == sorted(found.scores[0], reverse=True)
     assert len(found.ids[1]) == 5
     assert found.ids[2] == []
+
+
+def test_what_a_row_has_seen_moves_its_vector() -> None:
+    index = _index()
+    weights = np.random.default_rng(2).normal(size=(8, 8)).astype(np.float32)
+    moved = replace(index, history=weights)
+    queries = np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)
+    seen = ["c3", "c9", "unknown", "c1"]
+    found = moved.search(queries, 50, [Pool(without=seen), Pool()])
+    own = queries[0] + index.vectors[[3, 9, 1]].sum(0) / np.sqrt(3) @ weights
+    plain = index.search(np.stack([own, queries[1]]), 50, [Pool(without=seen), Pool()])
+    assert found.ids == plain.ids and len(found.ids[0]) == 47
+    assert moved.without(["c1"]).history is moved.beside(_index(1)).history is weights
 
 
 def test_candidates_are_added_replaced_removed_and_kept_in_files(tmp_path: Path) -> None:
@@ -314,6 +391,19 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
         refused = client.post("/v1/models/faq/predict", json={"rows": [{**question, "had": [{}]}]})
     assert told == found
     assert refused.status_code == 422 and "column 'had'" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(("batch_rows", "pairs"), [(4, True), (24, False)])
+def test_rows_stand_beside_all_candidates_only_where_that_costs_less_than_pairs(
+    tiny_backbone: Path, tmp_path: Path, batch_rows: int, pairs: bool
+) -> None:
+    project = _project(tmp_path, tiny_backbone)
+    events: list[Event] = []
+    settings = [f"train.batch_rows={batch_rows}", "train.epochs=1"]
+    release = modelyard.run(project, settings, events.append).folder
+    decided = {event.what for event in events if isinstance(event, Decided)}
+    assert ("pairs" in decided, "candidates" in decided) == (pairs, not pairs)
+    assert (release / "history.npy").exists() is not pairs
 
 
 def test_a_release_has_its_index_and_tells_nothing_of_its_rows(made: tuple[Path, Path]) -> None:

@@ -129,13 +129,12 @@ class Pairing:
         95 % of the right one, drawn by chance. Moreira, G. et al. (2024), NV-Retriever, section 3.
         Where rows have no text, any wrong one may be drawn.
         """
-        queries = self._queries(rows)
         rng = np.random.default_rng(seed)
         pairs: Pairs = []
         places: list[int] = []
         together = together_in(truths)
-        for row, (right, fair) in enumerate(self.numbers(truths)):
-            scores = self.untrained @ queries[row] if queries is not None else None
+        scored = zip(self._scores(rows), self.numbers(truths), strict=True)
+        for row, (scores, (right, fair)) in enumerate(scored):
             for own in _chunks(right, together, rng):
                 pairs.append((self._wrong(scores, own[0], fair, rng), own, fair))
                 places.append(row)
@@ -162,9 +161,14 @@ class Pairing:
         found: Vectors = np.log((counts + 1) / (counts + 1).sum()).astype(np.float32)
         return found
 
-    def _queries(self, rows: Encoded) -> Vectors | None:
-        """The rows' texts as the backbone sees them (B, W), where they have such."""
-        return self.reader.vectors(rows, "looking for near misses") if self.are_asked else None
+    def _scores(self, rows: Encoded) -> Iterator[Vectors | None]:
+        """How near the backbone takes each candidate (N,) to a row, for rows that have texts."""
+        if not self.are_asked:
+            yield from [None] * rows.rows
+            return
+        queries = self.reader.vectors(rows, "looking for near misses")
+        for start in range(0, len(queries), SOME_ROWS):
+            yield from queries[start : start + SOME_ROWS] @ self.untrained.T
 
     def _wrong(
         self, scores: Vectors | None, own: int, fair: Sequence[int], rng: np.random.Generator
