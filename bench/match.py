@@ -18,7 +18,7 @@ from modelyard.runtime.index import MOST, best
 SETTINGS = ("train.minutes=20", "train.learning_rate=0.00005")
 OVER_BM25 = 1.5
 GROCERY = (
-    # what a household has is in `seen`; the text says only what it bought last, so that a step is short
+    # what a household has is in `seen`: the text only says what it bought last
     'inputs.history={kind = "text", layers = 1, window_tokens = 32, windows = 1}',
     "train.minutes=20",
     "train.batch_rows=128",
