@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ColumnState, ModelSpec
 from modelyard.core.project import Serve
+from modelyard.doors import release_info
 from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import create_app
-from modelyard.service.release_info import Column, ReleaseInfo
+from modelyard.service.release_info import ReleaseInfo
 from modelyard.service.server import configuration, serve
 
 TEXT = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏"
@@ -112,7 +114,7 @@ def write_matcher(folder: Path) -> Path:
         name="tiny",
         version="3",
         inputs=[ColumnState(column=COLUMN, kind="text", state=state)],
-        target=ColumnState(column="answer", kind="match", state={"width": 8}),
+        target=ColumnState(column="answer", kind="match", state={"width": 8, "seen": "had"}),
         graph="model.onnx",
     )
     (folder / "model.json").write_text(spec.model_dump_json())
@@ -217,19 +219,10 @@ def open_runtime(folder: Path) -> Runtime:
 
 
 def info_of(runtime: Runtime, folder: Path) -> ReleaseInfo:
-    spec = runtime.spec
-    return ReleaseInfo(
-        name=spec.name,
-        version=spec.version,
-        columns=tuple(
-            Column(each.column, each.kind, kind.example(), kind.schema())
-            for each, kind in ((each, inputs.find(each.kind)) for each in spec.inputs)
-        ),
-        target=spec.target.kind,
-        wire=targets.find(spec.target.kind).wire,
-        labels=tuple(spec.target.state.get("labels", ())),
+    return replace(
+        release_info(folder, runtime),
         description="Says whether a film is good.",
-        examples=EXAMPLES[spec.inputs[0].kind],
+        examples=EXAMPLES[runtime.spec.inputs[0].kind],
         report=folder / "report.html",
     )
 

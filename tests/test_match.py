@@ -389,7 +389,18 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
         reply = client.post("/v1/models/faq/predict", json={"rows": asked}).json()
         told = [[each["id"] for each in row["candidates"]] for row in reply["predictions"]]
         refused = client.post("/v1/models/faq/predict", json={"rows": [{**question, "had": [{}]}]})
-    assert told == found
+        tensors = [_bytes("question", [row["question"] for row in asked]),
+                   _bytes("had", [json.dumps([best]), None, ""])]  # fmt: skip
+        reply = client.post("/v2/models/faq/infer", json={"inputs": tensors}).json()
+        by_tensor = [[c["id"] for c in json.loads(row)] for row in reply["outputs"][0]["data"]]
+        taken = client.get("/v2/models/faq").json()["inputs"]
+        twice = client.post("/v2/models/faq/infer", json={"inputs": [tensors[0], *tensors]})
+    assert told == by_tensor == found
+    assert [(each["name"], each.get("parameters")) for each in taken] == [
+        ("question", None),
+        ("had", {"optional": True}),
+    ]
+    assert twice.status_code == 400 and "and maybe ['had'], each once" in twice.json()["error"]
     assert refused.status_code == 422 and "column 'had'" in refused.json()["detail"]
 
 
@@ -404,6 +415,10 @@ def test_rows_stand_beside_all_candidates_only_where_that_costs_less_than_pairs(
     decided = {event.what for event in events if isinstance(event, Decided)}
     assert ("pairs" in decided, "candidates" in decided) == (pairs, not pairs)
     assert (release / "history.npy").exists() is not pairs
+
+
+def _bytes(name: str, values: list[Any]) -> Row:
+    return {"name": name, "datatype": "BYTES", "shape": [len(values)], "data": values}
 
 
 def test_a_release_has_its_index_and_tells_nothing_of_its_rows(made: tuple[Path, Path]) -> None:

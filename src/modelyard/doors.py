@@ -1,5 +1,6 @@
 """What every door does: wire stages, store, inputs, targets and runtime together."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from modelyard.runtime.runtime import Runtime
 from modelyard.runtime.signing_key import own_key
 
 if TYPE_CHECKING:
-    from modelyard.service.release_info import ReleaseInfo
+    from modelyard.service.release_info import Column, ReleaseInfo
 
 STORE = ".modelyard"
 RESOLVED = "project.toml"
@@ -254,6 +255,8 @@ def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":
         )
         for s, kind in kinds
     )
+    if seen := _seen_column(runtime):
+        columns = (*columns, seen)
     report = folder / "report.html"
     return ReleaseInfo(
         name=spec.name,
@@ -265,3 +268,17 @@ def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":
         report=report if report.is_file() else None,
         server_version=__version__,
     )
+
+
+def _seen_column(runtime: Runtime) -> "Column | None":
+    """The column with the candidates that a row has, where the target takes such."""
+    from modelyard.runtime.runtime import SEEN
+    from modelyard.service.release_info import Column
+
+    name = runtime.spec.target.state.get(SEEN)
+    if runtime.index is None or not name:
+        return None
+    names = {"type": ["string", "integer"]}
+    schema = {"anyOf": [{"type": "array", "items": names}, {"type": "string"}]}
+    example = json.dumps(list(runtime.index.ids[:2]))
+    return Column(name, "candidates", example, schema, may_lack=True, optional=True)

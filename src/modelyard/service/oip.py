@@ -170,6 +170,7 @@ def _metadata(release: ReleaseInfo, outputs: dict[str, Output]) -> dict[str, Any
         "platform": "onnx_onnxruntime",
         "inputs": [
             {"name": column.name, "datatype": column.datatype, "shape": [-1]}
+            | ({"parameters": {"optional": True}} if column.optional else {})
             for column in release.columns
         ],
         "outputs": [output.to_json() for output in outputs.values()],
@@ -264,7 +265,7 @@ def _infer_schema(release: ReleaseInfo, limits: Serve) -> dict[str, Any]:
         "required": ["name"],
         "properties": {"name": {"type": "string"}, "parameters": parameters},
     }
-    size = len(tensors)
+    size, needed = len(tensors), sum(not column.optional for column in release.columns)
     tensor = tensors[0] if size == 1 else {"anyOf": tensors}
     return {
         "type": "object",
@@ -272,7 +273,7 @@ def _infer_schema(release: ReleaseInfo, limits: Serve) -> dict[str, Any]:
         "properties": {
             "id": {"type": "string"},
             "parameters": parameters,
-            "inputs": {"type": "array", "minItems": size, "maxItems": size, "items": tensor},
+            "inputs": {"type": "array", "minItems": needed, "maxItems": size, "items": tensor},
             "outputs": {"type": "array", "items": output},
         },
     }

@@ -70,7 +70,8 @@ def json_body(schema: dict[str, Any], example: Any) -> dict[str, Any]:
 def row_schema(release: ReleaseInfo, limits: Serve) -> dict[str, Any]:
     """A row as JSON Schema; other columns may stand beside those of the model."""
     properties = {column.name: _value_schema(column, limits) for column in release.columns}
-    return {"type": "object", "required": list(properties), "properties": properties}
+    required = [column.name for column in release.columns if not column.optional]
+    return {"type": "object", "required": required, "properties": properties}
 
 
 def _value_schema(column: Column, limits: Serve) -> dict[str, Any]:

@@ -15,8 +15,8 @@ class Column:
     """One column going in: its name, its kind, a value to show, and its JSON Schema.
 
     `datatype` is that of its tensor, whose elements are taken as bytes, and not as text, where
-    it `is_binary`. A column that `may_lack` takes null. `values` are those it
-    is known to have, for a list to choose from.
+    it `is_binary`. A column that `may_lack` takes null, and one that is `optional` may be left out.
+    `values` are those it is known to have, for a list to choose from.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Column:
     datatype: str = "BYTES"
     is_binary: bool = False
     may_lack: bool = False
+    optional: bool = False
     values: tuple[str, ...] = ()
 
 

@@ -126,10 +126,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """The rows that a request's tensors hold; raises RequestInvalid."""
     names, known = [tensor.name for tensor in inputs], {each.name: each for each in columns}
-    if sorted(names) != sorted(known):
-        raise RequestInvalid(
-            f"The request has the inputs {names}; this model takes {list(known)}, each once."
-        )
+    _check_names(names, columns)
     values = {}
     for tensor in inputs:
         taken = _binary_size(tensor, len(binary))
@@ -143,6 +140,17 @@ def rows_of(
     if len({len(column) for column in values.values()}) > 1:
         raise RequestInvalid("The inputs have different numbers of rows.")
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+def _check_names(names: Sequence[str], columns: Sequence[Column]) -> None:
+    optional = [each.name for each in columns if each.optional]
+    needed = [each.name for each in columns if not each.optional]
+    given = set(names)
+    if len(given) < len(names) or not set(needed) <= given <= {*needed, *optional}:
+        taken = f"{needed}, and maybe {optional}" if optional else str(needed)
+        raise RequestInvalid(
+            f"The request has the inputs {names}; this model takes {taken}, each once."
+        )
 
 
 def _binary_size(tensor: InputTensor, left: int) -> int | None:

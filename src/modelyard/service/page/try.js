@@ -122,7 +122,13 @@ function value(control) {
   const text = control.value;
   if (!text.trim() && release.inputs.length > 1) return null;
   const amount = Number(text);
+  if (control.dataset.kind === "candidates") return ids(text);
   return control.dataset.kind === "number" && text.trim() && !Number.isNaN(amount) ? amount : text;
+}
+
+function ids(text) {
+  if (text.trim().startsWith("[")) return text;
+  return text.split(/[,，]/).map((id) => id.trim()).filter(Boolean);
 }
 
 function edited(area, left) {
