@@ -59,6 +59,7 @@ const kinds = {
   image: (id, input) => imageControl(input.name),
   text: () => element("textarea", { rows: release.inputs.length > 1 ? 2 : 3 }),
   number: () => element("input", { type: "text", inputMode: "decimal" }),
+  candidates: () => element("input", { type: "text" }),
   category: (id) => {
     const control = element("input", { type: "text" });
     control.setAttribute("list", `${id}-values`);
@@ -81,7 +82,8 @@ function showExamples() {
   for (const row of release.examples) {
     const text = release.inputs
       .filter((input) => input.kind !== "image")
-      .map((input) => row[input.name])
+      .map((input) => row[input.name] ?? "")
+      .filter((value) => value !== "")
       .join(" · ");
     const button = element("button", { type: "button", textContent: text, title: text });
     button.prepend(...pictures(row));
