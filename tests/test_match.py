@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from modelyard.data.candidates import Catalogue, read
 from modelyard.doors import open_release, refuse_early, release_info
 from modelyard.models import loop
 from modelyard.models.bm25 import BM25
+from modelyard.runtime import runtime as runtime_module
 from modelyard.runtime.index import Index, Pool, unit
 from modelyard.service.app import create_app
 from modelyard.targets.match import TARGET, named
@@ -312,6 +314,24 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
         refused = client.post("/v1/models/faq/predict", json={"rows": [{**question, "had": [{}]}]})
     assert told == found
     assert refused.status_code == 422 and "column 'had'" in refused.json()["detail"]
+
+
+def test_what_rows_have_seen_is_read_beside_the_service_loop(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_by: list[str] = []
+    plain = runtime_module.names_in
+
+    def read_in(value: Any) -> list[str]:
+        read_by.append(threading.current_thread().name)
+        return plain(value)
+
+    monkeypatch.setattr(runtime_module, "names_in", read_in)
+    runtime = modelyard.load(made[1])
+    rows = [{"question": "clever warm story", "had": ["fine-dull"]}]
+    with TestClient(create_app(runtime, release_info(made[1], runtime), Serve())) as client:
+        assert client.post("/v1/models/faq/predict", json={"rows": rows}).status_code == 200
+    assert [name.partition("_")[0] for name in read_by] == ["encode"]
 
 
 def test_a_release_has_its_index_and_tells_nothing_of_its_rows(made: tuple[Path, Path]) -> None:
