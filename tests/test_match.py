@@ -292,7 +292,11 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
     question = {"question": "clever warm story"}
     runtime = modelyard.load(release)
     best, *others = [each["id"] for each in runtime.predict([question])[0]["candidates"]]
-    asked = [{**question, "had": [best]}, {**question, "had": None}, {**question, "had": []}]
+    asked = [
+        {**question, "had": [best, "no longer for sale"]},
+        {**question, "had": None},
+        {**question, "had": []},
+    ]
     found = [[each["id"] for each in row["candidates"]] for row in runtime.predict(asked)]
     assert found[0][:9] == others and found[1] == found[2] == [best, *others]
     (tmp_path / "rows.csv").write_text(

@@ -316,3 +316,30 @@ def test_the_key_follows_the_rows(tmp_path: Path) -> None:
     assert prepare.key(before) != prepare.key(after)
     need = prepare.estimate(project(tmp_path), RowFacts(10_000, 100.0))
     assert need.seconds > 2 and need.memory_bytes > 10**8 and need.disk_bytes > 10**6
+
+
+def match_project(folder: Path, rows: list[dict[str, Any]], **target: Any) -> Project:
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    made = project(folder, "rows.jsonl")
+    data = made.model_dump() | {"target": {"column": "answer", "kind": "match", **target}}
+    again = Project.model_validate(data)
+    again._folder = folder
+    return again
+
+
+def test_what_was_seen_and_is_no_candidate_is_passed_over_and_counted(tmp_path: Path) -> None:
+    candidates = [{"id": f"a{n}", "text": f"answer {n}"} for n in range(4)]
+    lines = "\n".join(map(json.dumps, candidates))
+    (tmp_path / "candidates.jsonl").write_text(lines, encoding="utf-8")
+    rows = [
+        {"text": f"question {n}", "answer": f"a{n % 3}", "had": ["a3", "gone"]} for n in range(30)
+    ]
+    rows[0]["answer"], rows[1]["had"], rows[2]["had"] = "gone", ["gone"], [{}]
+    told = match_project(tmp_path, rows, candidates="candidates.jsonl", seen="had")
+    dataset, events = run(told, tmp_path / "out")
+    kept = {row["_row"]: row["answer"]["seen"] for own in parts(dataset).values() for row in own}
+    assert kept.pop(2) == [] and set(map(tuple, kept.values())) == {("a3",)}
+    reasons = {each["row"]: each["reason"] for each in refused(dataset)}
+    assert set(reasons) == {1, 3} and "'gone', which is not" in reasons[1]
+    noted = [event.text for event in events if isinstance(event, Noted)]
+    assert any(text.startswith("28 of the 55 candidates that rows have seen") for text in noted)

@@ -28,14 +28,16 @@ class Catalogue:
 
     def id_of(self, name: str) -> str:
         """The id of a candidate that a row names by id, or by text; raises ValueError."""
-        if name in self.texts:
-            return name
-        own = id_of(name)
-        if not self.is_file:
-            self.texts[own] = name
-        if own not in self.texts:
+        if (own := self.known(name)) is None:
             raise ValueError(f"names {name[:60]!r}, which is not among the candidates")
         return own
+
+    def known(self, name: str) -> str | None:
+        """As `id_of`, but None where a file has no such candidate."""
+        own = name if name in self.texts else id_of(name)
+        if not self.is_file:
+            self.texts.setdefault(own, name)
+        return own if own in self.texts else None
 
     def kept(self, truths: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """The candidates of a file, or those that truths name."""

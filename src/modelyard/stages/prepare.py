@@ -49,6 +49,8 @@ class Sorted:
     """Record, kind of reason, reason."""
     catalogue: Catalogue | None = None
     """What is picked from, where the target is such."""
+    seen: Counter[bool] = field(default_factory=Counter)
+    """Whether what rows have seen is among the candidates."""
 
     def refuse(self, reasons: Mapping[int, tuple[str, str]]) -> None:
         """Move kept records, by index, to the refused ones."""
@@ -180,13 +182,21 @@ def _truth(project: Project, found: Sorted, record: Record) -> tuple[Any, str | 
         if not found.catalogue:
             return truth, None
         told: Told = {"right": list(map(found.catalogue.id_of, truth)), "pool": None, "seen": None}
-        for name in ("pool", "seen"):
-            column = getattr(project.target, name)
+        for name, column in (("pool", project.target.pool), ("seen", project.target.seen)):
             if column and not is_missing(named := record.values.get(column)):
-                told[name] = list(map(found.catalogue.id_of, names_in(named)))
+                told[name] = _named(found, found.catalogue, name, names_in(named))
         return _settled(told), None
     except ValueError as error:
         return None, f"column {column!r} {error}"
+
+
+def _named(found: Sorted, known: Catalogue, name: str, named: Sequence[str]) -> list[str]:
+    """The ids of a row's pool or of what it has seen, which may be for sale no longer."""
+    if name == "pool":
+        return list(map(known.id_of, named))
+    seen = list(map(known.known, named))
+    found.seen.update(each is not None for each in seen)
+    return [each for each in seen if each is not None]
 
 
 def _settled(told: Told) -> Told:
@@ -406,6 +416,13 @@ def _tell(
             Noted(
                 f"{len(parted.moved):,} rows were moved to training, where an equal text stands "
                 "(but for case, width or white space)."
+            )
+        )
+    if gone := found.seen[False]:
+        events(
+            Noted(
+                f"{gone:,} of the {found.seen.total():,} candidates that rows have seen are not "
+                "among the candidates and were passed over."
             )
         )
     _warn(project, report, found, parted, events)
