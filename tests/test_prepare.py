@@ -1,6 +1,7 @@
 """The prepare stage: what it writes, what it refuses, and what it says."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -343,3 +344,22 @@ def test_what_was_seen_and_is_no_candidate_is_passed_over_and_counted(tmp_path: 
     assert set(reasons) == {1, 3} and "'gone', which is not" in reasons[1]
     noted = [event.text for event in events if isinstance(event, Noted)]
     assert any(text.startswith("28 of the 55 candidates that rows have seen") for text in noted)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ({"kind": "class", "seen": "had"}, "target.seen is 'had', and a target of kind 'class'"),
+        ({"kind": "number", "pool": "near"}, "target.pool is 'near', and a target of kind"),
+        ({"kind": "labels", "candidates": "c.jsonl"}, "picks from no candidates; take the key out"),
+        ({"seen": "answer"}, "target.column and target.seen are both the column 'answer'"),
+        ({"pool": "answer"}, "target.column and target.pool are both the column 'answer'"),
+        ({"pool": "had", "seen": "had"}, "target.pool and target.seen are both the column 'had'"),
+    ],
+)
+def test_keys_of_candidates_that_cannot_be_meant_are_refused(
+    tmp_path: Path, target: dict[str, Any], told: str
+) -> None:
+    rows = [{"text": f"question {n}", "answer": f"a{n % 3}", "had": ["a1"]} for n in range(30)]
+    with pytest.raises(SettingInvalid, match=re.escape(told)):
+        run(match_project(tmp_path, rows, **target), tmp_path / "out")

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,26 @@ def refuse_names(project: Project) -> None:
         )
     if ROW in (*project.inputs, target):
         raise SettingInvalid(f"The column name {ROW!r} is taken; give the column another name.")
+    _refuse_candidates(project)
+
+
+def _refuse_candidates(project: Project) -> None:
+    """Raise SettingInvalid where keys of candidates have no effect or undo each other."""
+    target = project.target
+    written = {name: getattr(target, name) for name in ("candidates", "pool", "seen")}
+    chosen = [name for name, value in written.items() if value is not None]
+    if chosen and targets.find(target.kind).reads != "vectors":
+        raise SettingInvalid(
+            f"target.{chosen[0]} is {written[chosen[0]]!r}, and a target of kind {target.kind!r} "
+            "picks from no candidates; take the key out, or choose another target.kind."
+        )
+    columns = {"column": target.column, "pool": target.pool, "seen": target.seen}
+    for name, other in combinations(columns, 2):
+        if columns[name] is not None and columns[name] == columns[other]:
+            raise SettingInvalid(
+                f"target.{name} and target.{other} are both the column {columns[name]!r}; name "
+                "another column, or take one of the keys out."
+            )
 
 
 def glance(project: Project, most: int) -> "pa.Table":
