@@ -363,3 +363,18 @@ def test_keys_of_candidates_that_cannot_be_meant_are_refused(
     rows = [{"text": f"question {n}", "answer": f"a{n % 3}", "had": ["a1"]} for n in range(30)]
     with pytest.raises(SettingInvalid, match=re.escape(told)):
         run(match_project(tmp_path, rows, **target), tmp_path / "out")
+
+
+def test_rows_of_several_texts_are_equal_where_each_column_is(tmp_path: Path) -> None:
+    texts = [("a\nb", "c"), ("a", "b\nc"), ("c", "a\nb"), ("d", None), (None, "d"), (" a b ", "C")]
+    texts += [(f"title {n}", f"body {n}") for n in range(40)]
+    rows = [{"title": t, "body": b, "label": f"l{n % 2}"} for n, (t, b) in enumerate(texts)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    made = project(tmp_path, "rows.jsonl")
+    told = Project.model_validate(made.model_dump() | {"inputs": {"title": "text", "body": "text"}})
+    told._folder = tmp_path
+    dataset, _ = run(told, tmp_path / "out")
+    assert {each["row"]: each["kind"] for each in refused(dataset)} == {
+        1: "contradictory",
+        6: "contradictory",  # but for case and white space
+    }

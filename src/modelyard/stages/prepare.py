@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -232,7 +232,7 @@ def _settled(told: Told) -> Told:
 
 def _join(project: Project, found: Sorted) -> None:
     """Make one of rows that ask the same, with the right candidates of all of them."""
-    equal = candidates.joined([text.strip() for text in _keys(project, found.kept)])
+    equal = candidates.joined(_keys(project, found.kept, str.strip))
     for index, kept_at in equal.items():
         both = found.truths[kept_at], found.truths[index]
         told: Told = {n: [*(own or ()), *(both[1][n] or ())] for n, own in both[0].items()}
@@ -293,12 +293,11 @@ def _refuse_same(project: Project, found: Sorted) -> None:
     if not _identifies(project):
         return
     places = found.places()
-    texts = _keys(project, found.kept)
     said = list(map(repr, found.truths))
     against = {}
     if targets.find(project.target.kind).contradicts:
-        against = same.contradictory(list(map(same.normalised, texts)), said)
-    exact = same.duplicates([text.strip() for text in texts], said)
+        against = same.contradictory(_keys(project, found.kept, same.normalised), said)
+    exact = same.duplicates(_keys(project, found.kept, str.strip), said)
     reasons = {index: ("duplicate", f"duplicate of {places[i]}") for index, i in exact.items()}
     reasons |= {
         index: ("contradictory", f"the same text as {places[i]}, which has another label")
@@ -324,7 +323,11 @@ def _near(project: Project, found: Sorted, events: Events) -> list[same.Alike]:
     told = _told(project, found.kept)
     if not _identifies(project) or not any(any(each.words) for each in told.values()):
         return []
-    keys = [same.normalised(text) for text in _keys(project, found.kept)]
+    values = _values_told(project, found.kept)
+    keys = [
+        same.normalised("\n".join(own.values()) or f"row {record.number}")
+        for record, own in zip(found.kept, values, strict=True)
+    ]
     alike = same.almost_equal(keys, events)
     if project.data.near_duplicates == "keep":
         return alike
@@ -341,7 +344,7 @@ def _parted(project: Project, found: Sorted) -> Parted:
     settings = project.data.split
     name = settings.by or settings.group or settings.time or settings.given
     column = [record.values[name] for record in found.kept] if name else None
-    keys = [same.normalised(key) for key in _keys(project, found.kept)]
+    keys = _keys(project, found.kept, same.normalised)
     target = targets.find(project.target.kind)
     return split(target.strata(found.truths), keys, settings, column)
 
@@ -351,17 +354,26 @@ def _identifies(project: Project) -> bool:
     return any(inputs.find(column.kind).identifies for column in project.inputs.values())
 
 
-def _keys(project: Project, records: Sequence[Record]) -> list[str]:
-    """What equal rows have in common: their input values, or, in a table, their place."""
+def _keys(project: Project, records: Sequence[Record], shape: Callable[[str], str]) -> list[str]:
+    """What equal rows have in common: their input values in a shape, or, in a table, their place.
+
+    Of several columns each value stands under its name: a title is not what a body is.
+    """
+    found = []
+    for record, values in zip(records, _values_told(project, records), strict=True):
+        shaped = [(name, shape(value)) for name, value in values.items()]
+        alone = shaped[0][1] if len(project.inputs) == 1 and shaped else json.dumps(shaped)
+        found.append(alone if shaped else f"row {record.number}")
+    return found
+
+
+def _values_told(project: Project, records: Sequence[Record]) -> Iterator[dict[str, str]]:
+    """What each row is known again by, by column; nothing where equal rows may differ."""
     kinds = {name: inputs.find(column.kind) for name, column in project.inputs.items()}
-    return [_key(kinds, record) for record in records]
-
-
-def _key(kinds: Mapping[str, inputs.Input], record: Record) -> str:
-    there = {name: kind for name, kind in kinds.items() if record.values[name] is not None}
-    if not any(kind.identifies for kind in there.values()):
-        return f"row {record.number}"
-    return "\n".join(kind.key(record.values[name]) for name, kind in there.items())
+    for record in records:
+        there = {name: kind for name, kind in kinds.items() if record.values[name] is not None}
+        tells = any(kind.identifies for kind in there.values())
+        yield {n: kind.key(record.values[n]) for n, kind in there.items()} if tells else {}
 
 
 def _told(project: Project, records: Sequence[Record]) -> dict[str, look.Told]:
