@@ -4,9 +4,11 @@ import json
 import random
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
@@ -14,6 +16,7 @@ from tests.tiny import BAD, GOOD, OTHER, TINY_TRAINING
 
 import modelyard
 from modelyard.cli.main import main
+from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec
 from modelyard.core.errors import (
     ColumnMissing,
     ReleaseChanged,
@@ -22,7 +25,7 @@ from modelyard.core.errors import (
     SettingInvalid,
     TooFewClasses,
 )
-from modelyard.core.events import Event, Noted, Progress, StageDone
+from modelyard.core.events import Event, Noted, Progress, StageDone, silent
 from modelyard.core.project import Serve
 from modelyard.data.candidates import Catalogue, read
 from modelyard.doors import open_release, refuse_early, release_info
@@ -31,6 +34,8 @@ from modelyard.models.bm25 import BM25
 from modelyard.runtime import runtime as runtime_module
 from modelyard.runtime.index import Index, Pool, unit
 from modelyard.service.app import create_app
+from modelyard.stages import candidates as stages_candidates
+from modelyard.stages.candidates import Pairing, Plain
 from modelyard.targets.match import TARGET, named
 
 Row = dict[str, Any]
@@ -158,6 +163,41 @@ def test_bm25_is_that_of_the_paper() -> None:
     wanted = rare * counts * 2.2 / (counts + 1.2 * (0.25 + 0.75 * lengths / mean))
     assert BM25(texts).scores(["cat"])[0] == pytest.approx(wanted, rel=1e-6)
     assert BM25(["保险", "银行"]).scores(["保"])[0].argmax() == 0
+
+
+def _bought(folder: Path, households: int) -> Plain:
+    """Households of two kinds, each of which buys three goods of its own, of seven."""
+    kinds = [n % 2 for n in range(households)]
+    truths = [{"right": [f"g{3 * kind + n % 3}"], "pool": None, "seen": None}
+              for n, kind in enumerate(kinds)]  # fmt: skip
+    table = {"income": [10.0 + 50 * kind for kind in kinds], "bought": truths}
+    pq.write_table(pa.table(table), folder / "train.parquet")
+    ids = [f"g{n}" for n in range(7)]
+    pq.write_table(pa.table({"id": ids, "text": ids}), folder / "candidates.parquet")
+    np.save(folder / "untrained.npy", np.eye(7, dtype=np.float16))
+    spec = ModelSpec(
+        inputs=[ColumnState(column="income", kind="number", state={})],
+        target=ColumnState(column="bought", kind="match", state={"width": 7}),
+    )
+    (folder / "model.json").write_text(spec.model_dump_json(), encoding="utf-8")
+    return Plain(Dataset(folder), Model(folder), lambda group: folder, silent)
+
+
+def test_plain_ways_to_rank_go_part_by_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = _bought(tmp_path, 60)
+    asked = [{"income": 10.0 + 50 * (n % 2)} for n in range(7)]
+    pools = [Pool(without=[f"g{n}"]) for n in range(7)]
+    whole = plain.factorised(asked, pools)
+    for number, ids in enumerate(whole.ids):
+        own = {f"g{3 * (number % 2) + n}" for n in range(3)} - {f"g{number}"}
+        assert set(ids[: len(own)]) == own and f"g{number}" not in ids
+    monkeypatch.setattr(stages_candidates, "SOME_ROWS", 3)
+    parts = plain.factorised(asked, pools)
+    assert parts.ids == whole.ids
+    assert np.concatenate(parts.scores) == pytest.approx(np.concatenate(whole.scores), abs=1e-6)
+    assert plain.recurs and plain.most_frequent([Pool()]).ids[0][-1] == "g6"
 
 
 # The index
