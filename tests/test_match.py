@@ -200,6 +200,20 @@ def test_plain_ways_to_rank_go_part_by_part(
     assert plain.recurs and plain.most_frequent([Pool()]).ids[0][-1] == "g6"
 
 
+def test_a_wrong_candidate_is_drawn_from_all_that_are_wrong() -> None:
+    ids = [f"c{n}" for n in range(300)]
+    known = SimpleNamespace(candidates=SimpleNamespace(ids=ids))
+    rng = np.random.default_rng(0)
+
+    def drawn(fair: list[int], times: int) -> set[int]:
+        wrong: Any = Pairing._wrong
+        return {wrong(known, None, 0, fair, rng) for _ in range(times)}
+
+    assert drawn(list(range(0, 300, 2)), 3000) == set(range(1, 300, 2))
+    assert drawn([n for n in range(300) if n != 7], 20) == {7}
+    assert drawn(list(range(300)), 5) == {0}  # nothing is wrong: the row's own
+
+
 # The index
 
 

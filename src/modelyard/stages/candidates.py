@@ -26,6 +26,8 @@ UNTRAINED = "untrained.npy"
 SOME_ROWS = 512
 NONE = -1
 HARDEST = 8
+MOST_DRAWN = 8
+"""Candidates drawn in search of a wrong one, before all are looked at."""
 MOST_TOGETHER = 8
 """Right candidates that a row stands beside at once."""
 OFTEN = 5
@@ -169,7 +171,10 @@ class Pairing:
     ) -> int:
         if scores is not None:
             return _near_miss(scores, own, fair, rng)
-        wrong = np.setdiff1d(np.arange(len(self.candidates.ids)), fair)
+        for each in rng.integers(len(self.candidates.ids), size=MOST_DRAWN).tolist():
+            if each not in fair:
+                return int(each)
+        wrong = np.setdiff1d(np.arange(len(self.candidates.ids)), fair)  # slow where many are
         return int(rng.choice(wrong)) if len(wrong) else own
 
     def _numbers(self, truths: Truths) -> Iterator[tuple[list[int], list[int]]]:
