@@ -52,6 +52,10 @@ TRAINING = TINY_TRAINING | {"epochs": 20, "patience": 0, "learning_rate": 2e-3, 
         ("a1", ["a1"]),
         (17, ["17"]),
         (["a1", "a2", "a1"], ["a1", "a2"]),
+        (("a2", "a1"), ["a2", "a1"]),
+        ({"a2", "a1"}, ["a1", "a2"]),
+        (np.array(["a2", "a1"]), ["a2", "a1"]),
+        (np.array([2, 1]), ["2", "1"]),
         ('["a1", 2]', ["a1", "2"]),
         ("[1] See the first footnote.", ["[1] See the first footnote."]),
         ("  A text. ", ["A text."]),
@@ -61,7 +65,10 @@ def test_a_row_names_its_candidates(value: Any, names: list[str]) -> None:
     assert named(value) == names
 
 
-@pytest.mark.parametrize("value", [[], "[]", "  ", [None], [["a"]], {"a": 1}, b"a", ["\ud800"]])
+@pytest.mark.parametrize(
+    "value",
+    [[], "[]", "  ", [None], [["a"]], {"a": 1}, b"a", ["\ud800"], [("a",)], np.ones((2, 2)), set()],
+)
 def test_a_row_that_names_none_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"holds|names"):
         named(value)
@@ -233,6 +240,15 @@ def test_search_is_exact_and_ranks_within_a_pool() -> None:
     assert list(found.scores[0]) == sorted(found.scores[0], reverse=True)
     assert len(found.ids[1]) == 5
     assert found.ids[2] == []
+    seen = Pool(["c3", "c9", "c1"], without=["c9", "gone"])
+    assert set(index.search(queries[:1], 5, [seen]).ids[0]) == {"c1", "c3"}
+
+
+def test_a_candidate_that_has_no_id_is_left_out_by_its_text() -> None:
+    texts = ["Yes, it does.", "No."]
+    index = Index([Catalogue().id_of(text) for text in texts], texts, np.eye(2, dtype=np.float32))
+    pools = [Pool(without=["Yes, it does."]), Pool(only=texts, without=["No."])]
+    assert index.search(np.ones((2, 2), np.float32), 5, pools).texts == [["No."], texts[:1]]
 
 
 def test_candidates_are_added_replaced_removed_and_kept_in_files(tmp_path: Path) -> None:
@@ -351,6 +367,9 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
         {**question, "had": None},
         {**question, "had": []},
     ]
+    held = [{**question, "had": kind([best])} for kind in (tuple, set, np.array)]
+    for row in runtime.predict(held):
+        assert [each["id"] for each in row["candidates"]][:9] == others
     found = [[each["id"] for each in row["candidates"]] for row in runtime.predict(asked)]
     assert found[0][:9] == others and found[1] == found[2] == [best, *others]
     (tmp_path / "rows.csv").write_text(
