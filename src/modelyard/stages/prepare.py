@@ -203,7 +203,8 @@ def _truth(project: Project, found: Sorted, record: Record) -> tuple[Any, str | 
         if not found.catalogue:
             return truth, None
         told: Told = {"right": list(map(found.catalogue.id_of, truth)), "pool": None, "seen": None}
-        for name, column in (("pool", project.target.pool), ("seen", project.target.seen)):
+        for name in ("pool", "seen"):
+            column = getattr(project.target, name)
             if column and not is_missing(named := record.values.get(column)):
                 told[name] = _named(found, found.catalogue, name, names_in(named))
         return _settled(told), None
