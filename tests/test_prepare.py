@@ -29,6 +29,7 @@ from modelyard.core.events import Decided, Event, Noted, Warned
 from modelyard.core.project import Project
 from modelyard.core.stages import RowFacts
 from modelyard.core.store import Draft
+from modelyard.doors import facts_of
 from modelyard.stages.prepare import prepare
 
 PARTS = ("train", "validation", "test")
@@ -378,3 +379,20 @@ def test_rows_of_several_texts_are_equal_where_each_column_is(tmp_path: Path) ->
         1: "contradictory",
         6: "contradictory",  # but for case and white space
     }
+
+
+def test_a_quick_look_counts_labels_and_measures_candidates(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"text": "Ann is in Rome", "answer": ["a", "b"]},
+        {"text": "Bob", "answer": "[]"},
+        {"text": "Berlin", "answer": "c;a"},
+        {"text": "", "answer": None},
+    ]
+    assert facts_of(match_project(tmp_path, rows, kind="labels")).labels == 3
+    own = facts_of(match_project(tmp_path, rows[:1]))
+    assert (own.labels, own.candidate_characters) == (0, 1.0)
+    (tmp_path / "c.csv").write_text("text\nfour\n12 letters..\n", encoding="utf-8")
+    assert facts_of(match_project(tmp_path, rows, candidates="c.csv")).candidate_characters == 8.0
+    rows[0]["answer"] = [[0, 3, "PERSON"], [10, 14, "PLACE"], [10, 99, "BEYOND"]]
+    rows[2]["answer"] = [[0, 6, "PLACE"]]
+    assert facts_of(match_project(tmp_path, rows, kind="spans")).labels == 1
