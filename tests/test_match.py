@@ -2,11 +2,14 @@
 
 import json
 import random
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
@@ -14,6 +17,7 @@ from tests.tiny import BAD, GOOD, OTHER, TINY_TRAINING
 
 import modelyard
 from modelyard.cli.main import main
+from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec
 from modelyard.core.errors import (
     ColumnMissing,
     ReleaseChanged,
@@ -22,14 +26,17 @@ from modelyard.core.errors import (
     SettingInvalid,
     TooFewClasses,
 )
-from modelyard.core.events import Decided, Event, Noted, Progress, StageDone
+from modelyard.core.events import Decided, Event, Noted, Progress, StageDone, silent
 from modelyard.core.project import Serve
 from modelyard.data.candidates import Catalogue, read
 from modelyard.doors import open_release, refuse_early, release_info
 from modelyard.models import loop
 from modelyard.models.bm25 import BM25
+from modelyard.runtime import runtime as runtime_module
 from modelyard.runtime.index import Index, Pool, unit
 from modelyard.service.app import create_app
+from modelyard.stages import candidates as stages_candidates
+from modelyard.stages.candidates import Pairing, Plain
 from modelyard.targets.match import TARGET, named
 
 Row = dict[str, Any]
@@ -70,6 +77,10 @@ TRAINING = TINY_TRAINING | {"epochs": 20, "patience": 0, "learning_rate": 2e-3, 
         ("a1", ["a1"]),
         (17, ["17"]),
         (["a1", "a2", "a1"], ["a1", "a2"]),
+        (("a2", "a1"), ["a2", "a1"]),
+        ({"a2", "a1"}, ["a1", "a2"]),
+        (np.array(["a2", "a1"]), ["a2", "a1"]),
+        (np.array([2, 1]), ["2", "1"]),
         ('["a1", 2]', ["a1", "2"]),
         ("[1] See the first footnote.", ["[1] See the first footnote."]),
         ("  A text. ", ["A text."]),
@@ -79,7 +90,10 @@ def test_a_row_names_its_candidates(value: Any, names: list[str]) -> None:
     assert named(value) == names
 
 
-@pytest.mark.parametrize("value", [[], "[]", "  ", [None], [["a"]], {"a": 1}, b"a", ["\ud800"]])
+@pytest.mark.parametrize(
+    "value",
+    [[], "[]", "  ", [None], [["a"]], {"a": 1}, b"a", ["\ud800"], [("a",)], np.ones((2, 2)), set()],
+)
 def test_a_row_that_names_none_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"holds|names"):
         named(value)
@@ -161,7 +175,7 @@ def test_a_rows_loss_beside_all_is_that_of_each_right_one_among_the_wrong_ones()
     among = [scores[0, [1, 2, 4]].sum(), scores[1, 0]]
     own = [[scores[0, 0]], [scores[1, 1], scores[1, 2]]]
     wanted = [
-        np.mean([float((1 + wrong / each).log()) for each in right])
+        sum(float((1 + wrong / each).log()) for each in right)
         for wrong, right in zip(among, own, strict=True)
     ]
     found = TARGET.losses_of_all(rows, candidates, standing)
@@ -222,6 +236,55 @@ def test_bm25_is_that_of_the_paper() -> None:
     assert BM25(["保险", "银行"]).scores(["保"])[0].argmax() == 0
 
 
+def _bought(folder: Path, households: int) -> Plain:
+    """Households of two kinds, each of which buys three goods of its own, of seven."""
+    kinds = [n % 2 for n in range(households)]
+    truths = [{"right": [f"g{3 * kind + n % 3}"], "pool": None, "seen": None}
+              for n, kind in enumerate(kinds)]  # fmt: skip
+    table = {"income": [10.0 + 50 * kind for kind in kinds], "bought": truths}
+    pq.write_table(pa.table(table), folder / "train.parquet")
+    ids = [f"g{n}" for n in range(7)]
+    pq.write_table(pa.table({"id": ids, "text": ids}), folder / "candidates.parquet")
+    np.save(folder / "untrained.npy", np.eye(7, dtype=np.float16))
+    spec = ModelSpec(
+        inputs=[ColumnState(column="income", kind="number", state={})],
+        target=ColumnState(column="bought", kind="match", state={"width": 7}),
+    )
+    (folder / "model.json").write_text(spec.model_dump_json(), encoding="utf-8")
+    return Plain(Dataset(folder), Model(folder), lambda group: folder, silent)
+
+
+def test_plain_ways_to_rank_go_part_by_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = _bought(tmp_path, 60)
+    asked = [{"income": 10.0 + 50 * (n % 2)} for n in range(7)]
+    pools = [Pool(without=[f"g{n}"]) for n in range(7)]
+    whole = plain.factorised(asked, pools)
+    for number, ids in enumerate(whole.ids):
+        own = {f"g{3 * (number % 2) + n}" for n in range(3)} - {f"g{number}"}
+        assert set(ids[: len(own)]) == own and f"g{number}" not in ids
+    monkeypatch.setattr(stages_candidates, "SOME_ROWS", 3)
+    parts = plain.factorised(asked, pools)
+    assert parts.ids == whole.ids
+    assert np.concatenate(parts.scores) == pytest.approx(np.concatenate(whole.scores), abs=1e-6)
+    assert plain.recurs and plain.most_frequent([Pool()]).ids[0][-1] == "g6"
+
+
+def test_a_wrong_candidate_is_drawn_from_all_that_are_wrong() -> None:
+    ids = [f"c{n}" for n in range(300)]
+    known = SimpleNamespace(candidates=SimpleNamespace(ids=ids))
+    rng = np.random.default_rng(0)
+
+    def drawn(fair: list[int], times: int) -> set[int]:
+        wrong: Any = Pairing._wrong
+        return {wrong(known, None, 0, fair, rng) for _ in range(times)}
+
+    assert drawn(list(range(0, 300, 2)), 3000) == set(range(1, 300, 2))
+    assert drawn([n for n in range(300) if n != 7], 20) == {7}
+    assert drawn(list(range(300)), 5) == {0}  # nothing is wrong: the row's own
+
+
 # The index
 
 
@@ -241,6 +304,15 @@ def test_search_is_exact_and_ranks_within_a_pool() -> None:
     assert list(found.scores[0]) == sorted(found.scores[0], reverse=True)
     assert len(found.ids[1]) == 5
     assert found.ids[2] == []
+    seen = Pool(["c3", "c9", "c1"], without=["c9", "gone"])
+    assert set(index.search(queries[:1], 5, [seen]).ids[0]) == {"c1", "c3"}
+
+
+def test_a_candidate_that_has_no_id_is_left_out_by_its_text() -> None:
+    texts = ["Yes, it does.", "No."]
+    index = Index([Catalogue().id_of(text) for text in texts], texts, np.eye(2, dtype=np.float32))
+    pools = [Pool(without=["Yes, it does."]), Pool(only=texts, without=["No."])]
+    assert index.search(np.ones((2, 2), np.float32), 5, pools).texts == [["No."], texts[:1]]
 
 
 def test_what_a_row_has_seen_moves_its_vector() -> None:
@@ -368,7 +440,14 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
     runtime = modelyard.load(release)
     best, *others = [each["id"] for each in runtime.predict([question])[0]["candidates"]]
     assert (release / "history.npy").is_file()  # what has been seen moves the others as well
-    asked = [{**question, "had": [best]}, {**question, "had": None}, {**question, "had": []}]
+    asked = [
+        {**question, "had": [best, "no longer for sale"]},
+        {**question, "had": None},
+        {**question, "had": []},
+    ]
+    held = [{**question, "had": kind([best])} for kind in (tuple, set, np.array)]
+    for row in runtime.predict(held):
+        assert best not in [each["id"] for each in row["candidates"]]
     found = [[each["id"] for each in row["candidates"]] for row in runtime.predict(asked)]
     assert best not in found[0] and len(found[0]) == 10
     assert found[1] == found[2] == [best, *others]
@@ -419,6 +498,24 @@ def test_rows_stand_beside_all_candidates_only_where_that_costs_less_than_pairs(
 
 def _bytes(name: str, values: list[Any]) -> Row:
     return {"name": name, "datatype": "BYTES", "shape": [len(values)], "data": values}
+
+
+def test_what_rows_have_seen_is_read_beside_the_service_loop(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_by: list[str] = []
+    plain = runtime_module.names_in
+
+    def read_in(value: Any) -> list[str]:
+        read_by.append(threading.current_thread().name)
+        return plain(value)
+
+    monkeypatch.setattr(runtime_module, "names_in", read_in)
+    runtime = modelyard.load(made[1])
+    rows = [{"question": "clever warm story", "had": ["fine-dull"]}]
+    with TestClient(create_app(runtime, release_info(made[1], runtime), Serve())) as client:
+        assert client.post("/v1/models/faq/predict", json={"rows": rows}).status_code == 200
+    assert [name.partition("_")[0] for name in read_by] == ["encode"]
 
 
 def test_a_release_has_its_index_and_tells_nothing_of_its_rows(made: tuple[Path, Path]) -> None:

@@ -1,6 +1,7 @@
 """The prepare stage: what it writes, what it refuses, and what it says."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from modelyard.core.events import Decided, Event, Noted, Warned
 from modelyard.core.project import Project
 from modelyard.core.stages import RowFacts
 from modelyard.core.store import Draft
+from modelyard.doors import facts_of
 from modelyard.stages.prepare import prepare
 
 PARTS = ("train", "validation", "test")
@@ -316,3 +318,81 @@ def test_the_key_follows_the_rows(tmp_path: Path) -> None:
     assert prepare.key(before) != prepare.key(after)
     need = prepare.estimate(project(tmp_path), RowFacts(10_000, 100.0))
     assert need.seconds > 2 and need.memory_bytes > 10**8 and need.disk_bytes > 10**6
+
+
+def match_project(folder: Path, rows: list[dict[str, Any]], **target: Any) -> Project:
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    made = project(folder, "rows.jsonl")
+    data = made.model_dump() | {"target": {"column": "answer", "kind": "match", **target}}
+    again = Project.model_validate(data)
+    again._folder = folder
+    return again
+
+
+def test_what_was_seen_and_is_no_candidate_is_passed_over_and_counted(tmp_path: Path) -> None:
+    candidates = [{"id": f"a{n}", "text": f"answer {n}"} for n in range(4)]
+    lines = "\n".join(map(json.dumps, candidates))
+    (tmp_path / "candidates.jsonl").write_text(lines, encoding="utf-8")
+    rows = [
+        {"text": f"question {n}", "answer": f"a{n % 3}", "had": ["a3", "gone"]} for n in range(30)
+    ]
+    rows[0]["answer"], rows[1]["had"], rows[2]["had"] = "gone", ["gone"], [{}]
+    told = match_project(tmp_path, rows, candidates="candidates.jsonl", seen="had")
+    dataset, events = run(told, tmp_path / "out")
+    kept = {row["_row"]: row["answer"]["seen"] for own in parts(dataset).values() for row in own}
+    assert kept.pop(2) == [] and set(map(tuple, kept.values())) == {("a3",)}
+    reasons = {each["row"]: each["reason"] for each in refused(dataset)}
+    assert set(reasons) == {1, 3} and "'gone', which is not" in reasons[1]
+    noted = [event.text for event in events if isinstance(event, Noted)]
+    assert any(text.startswith("28 of the 55 candidates that rows have seen") for text in noted)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ({"kind": "class", "seen": "had"}, "target.seen is 'had', and a target of kind 'class'"),
+        ({"kind": "number", "pool": "near"}, "target.pool is 'near', and a target of kind"),
+        ({"kind": "labels", "candidates": "c.jsonl"}, "picks from no candidates; take the key out"),
+        ({"seen": "answer"}, "target.column and target.seen are both the column 'answer'"),
+        ({"pool": "answer"}, "target.column and target.pool are both the column 'answer'"),
+        ({"pool": "had", "seen": "had"}, "target.pool and target.seen are both the column 'had'"),
+    ],
+)
+def test_keys_of_candidates_that_cannot_be_meant_are_refused(
+    tmp_path: Path, target: dict[str, Any], told: str
+) -> None:
+    rows = [{"text": f"question {n}", "answer": f"a{n % 3}", "had": ["a1"]} for n in range(30)]
+    with pytest.raises(SettingInvalid, match=re.escape(told)):
+        run(match_project(tmp_path, rows, **target), tmp_path / "out")
+
+
+def test_rows_of_several_texts_are_equal_where_each_column_is(tmp_path: Path) -> None:
+    texts = [("a\nb", "c"), ("a", "b\nc"), ("c", "a\nb"), ("d", None), (None, "d"), (" a b ", "C")]
+    texts += [(f"title {n}", f"body {n}") for n in range(40)]
+    rows = [{"title": t, "body": b, "label": f"l{n % 2}"} for n, (t, b) in enumerate(texts)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    made = project(tmp_path, "rows.jsonl")
+    told = Project.model_validate(made.model_dump() | {"inputs": {"title": "text", "body": "text"}})
+    told._folder = tmp_path
+    dataset, _ = run(told, tmp_path / "out")
+    assert {each["row"]: each["kind"] for each in refused(dataset)} == {
+        1: "contradictory",
+        6: "contradictory",  # but for case and white space
+    }
+
+
+def test_a_quick_look_counts_labels_and_measures_candidates(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"text": "Ann is in Rome", "answer": ["a", "b"]},
+        {"text": "Bob", "answer": "[]"},
+        {"text": "Berlin", "answer": "c;a"},
+        {"text": "", "answer": None},
+    ]
+    assert facts_of(match_project(tmp_path, rows, kind="labels")).labels == 3
+    own = facts_of(match_project(tmp_path, rows[:1]))
+    assert (own.labels, own.candidate_characters) == (0, 1.0)
+    (tmp_path / "c.csv").write_text("text\nfour\n12 letters..\n", encoding="utf-8")
+    assert facts_of(match_project(tmp_path, rows, candidates="c.csv")).candidate_characters == 8.0
+    rows[0]["answer"] = [[0, 3, "PERSON"], [10, 14, "PLACE"], [10, 99, "BEYOND"]]
+    rows[2]["answer"] = [[0, 6, "PLACE"]]
+    assert facts_of(match_project(tmp_path, rows, kind="spans")).labels == 1

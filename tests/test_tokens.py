@@ -1,6 +1,7 @@
 """Networks that answer for tokens: the fast form, the graph, int8, windows, shapes, losses."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from onnx import numpy_helper
 from tests.tiny import make_backbone, pieces_of
 
 from modelyard import inputs
+from modelyard.core.errors import SettingInvalid
 from modelyard.inputs.shapes import SHAPES
 from modelyard.models import quantize
 from modelyard.models.batches import Batches
@@ -188,3 +190,36 @@ def test_no_pieces_have_no_outputs(graphs: tuple[Path, Encoded, list[Any]]) -> N
     folder, encoded, _ = graphs
     assert len(each_of(Graph(folder / "fp32.onnx", 1).outputs(encoded.first(0)))) == 0
     assert len(pieces_of([[1]]).lengths) == 1
+
+
+def test_a_backbone_is_cut_to_its_first_layers(tiny_backbone: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel, ModernBertConfig, ModernBertModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6}
+    config = ModernBertConfig(vocab_size=60, num_attention_heads=4, pad_token_id=0, **sizes)
+    folder = shutil.copytree(tiny_backbone, tmp_path / "modern")
+    ModernBertModel(config).save_pretrained(folder)
+    state = TEXT.learn([], {"layers": 2}, folder, "vectors")
+    network = TEXT.network([state], folder, 32, 0.0)
+    whole = TEXT.network([state | {"layers": None}], folder, 32, 0.0)
+    assert 0 < count(network) < count(whole)
+    TEXT.save(network.network, [state], folder, tmp_path)
+    again = AutoModel.from_pretrained(tmp_path)
+    assert again.config.num_hidden_layers == len(again.config.layer_types) == 2
+    assert count(again) == count(network)
+
+
+def count(network: Any) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def test_a_backbone_that_cannot_be_cut_is_refused_before_it_is_read(
+    tiny_backbone: Path, tmp_path: Path
+) -> None:
+    from transformers import FunnelConfig
+
+    folder = shutil.copytree(tiny_backbone, tmp_path / "funnel")
+    FunnelConfig(block_sizes=[1, 1]).save_pretrained(folder)
+    with pytest.raises(SettingInvalid, match=r"'layers' .* is 1, and a backbone of type 'funnel'"):
+        TEXT.learn([], {"layers": 1}, folder, "rows")
+    assert TEXT.learn([], {}, folder, "rows")["layers"] is None

@@ -250,6 +250,24 @@ def test_the_estimate_grows_with_rows_and_follows_the_budget(tiny_backbone: Path
     assert train.estimate(project_on(tiny_backbone, minutes=5), facts).seconds == pytest.approx(310)
 
 
+def test_the_estimate_counts_candidates_and_the_layers_that_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("modelyard.stages.train._operations_per_s", lambda: 1e9)
+
+    def seconds(candidates: float = 0.0, **told: Any) -> float:
+        facts = RowFacts(10_000, 100.0, candidate_characters=candidates)
+        given = project_on("minilm").model_dump() | told
+        return train.estimate(Project.model_validate(given), facts).seconds - 10
+
+    match = {"target": {"column": "answer", "kind": "match"}}
+    assert seconds(100.0, **match) == pytest.approx(3 * seconds(100.0))
+    assert seconds(400.0, **match) > 2 * seconds(100.0, **match)
+    cut = {"inputs": {"text": {"kind": "text", "layers": 2}}}
+    assert seconds(**cut) == pytest.approx(seconds() / 3)
+    assert seconds(100.0, **cut, **match) == pytest.approx(seconds(100.0, **match) / 3)
+
+
 @pytest.mark.parametrize(("behind", "kept"), [(0.04, 3), (0.06, 1)])
 def test_the_last_weights_are_kept_unless_others_were_clearly_better(
     tmp_path: Path,

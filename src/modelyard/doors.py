@@ -22,6 +22,8 @@ from modelyard.runtime.runtime import Runtime
 from modelyard.runtime.signing_key import own_key
 
 if TYPE_CHECKING:
+    from modelyard.core.stages import RowFacts
+    from modelyard.data.files import Record
     from modelyard.service.release_info import Column, ReleaseInfo
 
 STORE = ".modelyard"
@@ -69,6 +71,28 @@ def refuse_early(project: Project) -> None:
     licences = {name: KNOWN[name].licence for name in names.values() if name in KNOWN}
     if problem := licence_problem(project, licences):
         raise RequirementFailed(problem)
+
+
+def facts_of(project: Project) -> "RowFacts":
+    """What a quick look at the rows says, for what the stages are thought to need."""
+    from modelyard import targets
+    from modelyard.data.source import facts
+    from modelyard.runtime.columns import is_missing
+
+    target, column = targets.find(project.target.kind), project.target.column
+    picks = target.reads == "vectors"
+
+    def names(record: "Record") -> Sequence[str]:
+        values, value = record.values, record.values.get(column)
+        if record.problem or is_missing(value):
+            return ()
+        try:
+            truth = target.read(value, {name: values.get(name) for name in project.inputs})
+        except ValueError:  # prepare refuses the row
+            return ()
+        return list(truth) if picks else target.names(truth)
+
+    return facts(project, names, picks)
 
 
 def foreseen(project: Project) -> dict[str, Any] | None:

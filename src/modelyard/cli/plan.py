@@ -52,11 +52,10 @@ def _learner(project: Any, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def plan_rows(project: Any) -> list[dict[str, Any]]:
     """One row for each stage: whether it stands, why, and what it is thought to need."""
-    from modelyard.data.source import facts
-    from modelyard.doors import plan_of
+    from modelyard.doors import facts_of, plan_of
 
     steps = plan_of(project)
-    known = facts(project) if any(step.manifest is None for step in steps) else None
+    known = facts_of(project) if any(step.manifest is None for step in steps) else None
     rows = []
     for step in steps:
         row: dict[str, Any] = {

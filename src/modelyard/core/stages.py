@@ -35,7 +35,9 @@ class RowFacts:
     rows: int
     mean_characters: float
     labels: int = 0
-    """Different labels that were seen, where a row has one of several."""
+    """Different labels that were seen, where rows have such."""
+    candidate_characters: float = 0.0
+    """Of a candidate's text, where answers are picked from such."""
 
 
 def no_causes(project: Project) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """Candidates: what a match target picks from, each with an id and a text."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelyard.core.digest import of_text
 from modelyard.core.errors import ColumnMissing, RowsUnreadable
 from modelyard.data.files import open_filled
 
@@ -28,14 +28,16 @@ class Catalogue:
 
     def id_of(self, name: str) -> str:
         """The id of a candidate that a row names by id, or by text; raises ValueError."""
-        if name in self.texts:
-            return name
-        own = id_of(name)
-        if not self.is_file:
-            self.texts[own] = name
-        if own not in self.texts:
+        if (own := self.known(name)) is None:
             raise ValueError(f"names {name[:60]!r}, which is not among the candidates")
         return own
+
+    def known(self, name: str) -> str | None:
+        """As `id_of`, but None where a file has no such candidate."""
+        own = name if name in self.texts else of_text(name)
+        if not self.is_file:
+            self.texts.setdefault(own, name)
+        return own if own in self.texts else None
 
     def kept(self, truths: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """The candidates of a file, or those that truths name."""
@@ -43,15 +45,6 @@ class Catalogue:
             return self.texts
         named = (each for t in truths for own in t.values() for each in own or ())
         return {each: self.texts[each] for each in dict.fromkeys(named)}
-
-
-def id_of(text: str) -> str:
-    """The id of a candidate that has none of its own.
-
-    >>> id_of("Yes, it does.")
-    '4bc325590b77'
-    """
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read(file: Path) -> dict[str, str]:
@@ -72,7 +65,7 @@ def read(file: Path) -> dict[str, str]:
         if not isinstance(text, str) or not text.strip():
             raise RowsUnreadable(f"{file}, row {record.number}: the candidate has no text; add it.")
         own = record.values.get(ID)
-        found[id_of(text) if own is None else str(own)] = text
+        found[of_text(text) if own is None else str(own)] = text
     return found
 
 

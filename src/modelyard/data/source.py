@@ -1,6 +1,6 @@
 """Where a project's rows come from: a file, a folder, the Hub, or a database."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from modelyard.core.events import Decided, Events, Warned, silent
 from modelyard.core.project import Data, Project
 from modelyard.core.stages import RowFacts
 from modelyard.data import files, folder, hub, sql
+from modelyard.data.candidates import TEXT
 from modelyard.data.encodings import Encoding
 from modelyard.data.files import Opened, Record
 
@@ -174,8 +175,18 @@ def require(columns: Sequence[str], wanted: Iterable[str], source: str) -> None:
         )
 
 
-def facts(project: Project) -> RowFacts:
-    """How many rows there are and how long they are, from a quick look at the first ones."""
+def no_names(record: Record) -> Sequence[str]:
+    """Nothing is known of what a row's target names."""
+    return ()
+
+
+def facts(
+    project: Project, names: Callable[[Record], Iterable[str]] = no_names, picks: bool = False
+) -> RowFacts:
+    """How many rows there are and how long they are, from a quick look at the first ones.
+
+    `names` gives what a row's target names: labels, or the candidates that it `picks`.
+    """
     data = project.data
     if data.rows.startswith("hf://"):
         return hub.facts(hub.parse(data.rows))
@@ -186,9 +197,20 @@ def facts(project: Project) -> RowFacts:
     require(columns_of(records), columns_wanted(project), without_secrets(data.rows))
     characters = sum(_length(r.values.get(name, "")) for r in records for name in project.inputs)
     rows = len(records) if len(records) < QUICK_ROWS else _count(data, project.folder, records)
-    is_class = project.target.kind == "class"
-    labels = {str(r.values.get(project.target.column)) for r in records if is_class}
-    return RowFacts(rows, characters / len(records), len(labels))
+    named = {name for record in records for name in names(record)}
+    if not picks:
+        return RowFacts(rows, characters / len(records), len(named))
+    lengths = _candidate_lengths(project) or list(map(len, named))
+    mean = sum(lengths) / max(1, len(lengths))
+    return RowFacts(rows, characters / len(records), candidate_characters=mean)
+
+
+def _candidate_lengths(project: Project) -> list[int]:
+    """Of the first candidates of a project's file; none where it has no such file."""
+    if not project.target.candidates:
+        return []
+    found = islice(files.open_filled(candidates_file(project)).records, QUICK_ROWS)
+    return [_length(record.values.get(TEXT) or "") for record in found]
 
 
 def _length(value: object) -> int:

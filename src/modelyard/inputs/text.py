@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
-from modelyard.core.errors import BackboneUnusable
+from modelyard.core.errors import BackboneUnusable, SettingInvalid
 from modelyard.inputs import Encode, PlainFeatures, State, options_of, shapes, windows
 from modelyard.runtime.encoded import Encoded, Ragged
 
@@ -75,6 +75,7 @@ class Text:
     ) -> State:
         """The window's size and number; nothing else is learned from the values."""
         chosen = self.options(options)
+        _refuse_layers(backbone, chosen.layers)
         tokenizer, config = _tokenizer(backbone), _config(backbone)
         able = reads == "tokens" and config.get("model_type") == "bert"
         return {
@@ -135,23 +136,11 @@ class Text:
 
         Attention drops nothing: without dropout it runs in one fused kernel.
         """
-        import transformers
-        from transformers import AutoConfig
-        from transformers.utils import logging
-
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        config = _loaded(AutoConfig, backbone, num_labels=width)
-        for name in ("attention_probs_dropout_prob", "attention_dropout", "dropout"):
-            if hasattr(config, name):
-                setattr(config, name, 0.0)
-        for name in ("hidden_dropout_prob", "classifier_dropout", "seq_classif_dropout"):
-            if hasattr(config, name) or name == "classifier_dropout":
-                setattr(config, name, dropout)
+        _quiet()
+        config = _configuration(backbone, width, dropout)
         _cut(config, min(filter(None, (state.get("layers") for state in states)), default=None))
         reads = next((state["reads"] for state in states if "reads" in state), "rows")
-        auto = getattr(transformers, CLASSES[reads])
-        network = _loaded(auto, backbone, config=config, dtype="float32")
+        network = _pretrained(CLASSES[reads], backbone, config)
         if any(state.get("shapes") for state in states):
             shapes.read_shapes(network)
         if reads == "vectors":
@@ -192,15 +181,63 @@ class Text:
         return {"type": "string", "minLength": 1, "pattern": NOT_BLANK}
 
 
+def _quiet() -> None:
+    """Let transformers tell nothing: events do."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _configuration(backbone: Path, width: int, dropout: float) -> Any:
+    """What transformers makes a network of: `width` outputs, dropout in layers, none in attention.
+
+    Raises BackboneUnusable.
+    """
+    from transformers import AutoConfig
+
+    config = _loaded(AutoConfig, backbone, num_labels=width)
+    for name in ("attention_probs_dropout_prob", "attention_dropout", "dropout"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    for name in ("hidden_dropout_prob", "classifier_dropout", "seq_classif_dropout"):
+        if hasattr(config, name) or name == "classifier_dropout":
+            setattr(config, name, dropout)
+    return config
+
+
+def _pretrained(name: str, backbone: Path, config: Any) -> Any:
+    """A backbone as a class of transformers, by name; raises BackboneUnusable."""
+    import transformers
+
+    return _loaded(getattr(transformers, name), backbone, config=config, dtype="float32")
+
+
+def _refuse_layers(backbone: Path, layers: int | None) -> None:
+    """Raise SettingInvalid where a backbone cannot be cut, before anything else is done."""
+    if layers:
+        _quiet()
+        _cut(_configuration(backbone, 1, 0.0), layers)
+
+
 def _cut(config: Any, layers: int | None) -> None:
     """Let a network have its first layers only: the last ones are the easiest to do without.
 
     Sajjad, H. et al. (2020), Poor man's BERT: smaller and faster transformer models.
     """
-    for name in ("num_hidden_layers", "n_layers"):
-        if layers and hasattr(config, name):
-            setattr(config, name, min(layers, getattr(config, name)))
-            return
+    if not layers:
+        return
+    name = next((n for n in ("num_hidden_layers", "n_layers") if hasattr(config, n)), "")
+    try:
+        setattr(config, name, min(layers, getattr(config, name)))
+    except (AttributeError, NotImplementedError):
+        raise SettingInvalid(
+            f"The option 'layers' of a text of [inputs] is {layers}, and a backbone of type "
+            f"{config.model_type!r} cannot be cut to its first layers; take the option out, or "
+            "choose another backbone.text."
+        ) from None
+    if getattr(config, "layer_types", None):  # one for each layer
+        config.layer_types = config.layer_types[:layers]
 
 
 def _loaded(auto: Any, backbone: Path, **given: Any) -> Any:

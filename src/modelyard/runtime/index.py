@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelyard.core.digest import of_text
+
 VECTORS, CANDIDATES, GRAPH = "index.npy", "candidates.jsonl", "graph.json"
 HISTORY = "history.npy"
 """Beside the graph: what candidates that a row has seen add to its vector."""
@@ -21,13 +23,14 @@ MOST = 10
 """How many candidates an answer has."""
 SCORES = 1 << 24
 """How many scores are held at once."""
+NO_NAMES = (dict, list, tuple, set, frozenset, np.ndarray, bytes, type(None))
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The ids that a row's answers are picked from: `only` these, or all, `without` those."""
+    """The ids, or texts, that answers are picked from: `only` these, or all, `without` those."""
 
     only: Sequence[str] | None = None
     without: Sequence[str] = ()
@@ -101,16 +104,18 @@ class Index:
     def _places(self, pool: Pool) -> Indices | None:
         """Where the candidates of a pool are; None is everywhere."""
         if pool.only is not None:
-            gone = set(pool.without)
-            return self._known([each for each in pool.only if each not in gone])
+            only = self._known(pool.only)
+            return only[~np.isin(only, self._known(pool.without))]
         if not pool.without:
             return None
         is_left = np.ones(len(self.ids), dtype=bool)
         is_left[self._known(pool.without)] = False
         return np.flatnonzero(is_left)
 
-    def _known(self, ids: Sequence[str]) -> Indices:
+    def _known(self, names: Sequence[str]) -> Indices:
+        """Where the candidates with these ids, or texts, are; of others nothing."""
         where = self.where
+        ids = (each if each in where else of_text(each) for each in names)
         return np.array([where[each] for each in ids if each in where], dtype=np.int64)
 
     @cached_property
@@ -215,13 +220,22 @@ def names_in(value: Any) -> list[str]:
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _listed(value)
-    parts = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(part, dict | list | bytes | None.__class__) for part in parts):
+    parts = _parts(value)
+    if any(isinstance(part, NO_NAMES) for part in parts):
         raise ValueError("holds a list of something else than ids or texts")
     names = [str(part).strip() for part in parts]
     if any(name.encode("utf-8", "ignore").decode() != name for name in names):
         raise ValueError("holds half a surrogate pair, which is no character")
     return list(dict.fromkeys(filter(None, names)))
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    """What a list, tuple, set or array holds, a set in one order; or the value alone."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _listed(value: str) -> Any:

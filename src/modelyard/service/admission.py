@@ -13,8 +13,8 @@ from typing import Any
 
 from modelyard.core.errors import RequestInvalid, RequestTooLarge, ServiceBusy
 from modelyard.core.project import Serve
-from modelyard.runtime.encoded import TokenOutputs, of_rows
-from modelyard.runtime.runtime import Answer, Runtime
+from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
+from modelyard.runtime.runtime import Answer, Pools, Runtime
 from modelyard.service.batcher import Batcher
 from modelyard.service.bodies import off_loop
 from modelyard.service.metrics import Metrics
@@ -61,16 +61,24 @@ class Admission:
         check_limits(rows, self._limits, self._runtime.columns.words)
         with self.admitted(len(rows)) as ticket:
             loop = asyncio.get_running_loop()
-            encoded = await loop.run_in_executor(self._workers, self._runtime.encode, rows)
-            pools = self._runtime.pools(rows)
+            encoded, pools = await loop.run_in_executor(self._workers, self._taken, rows)
             outputs = await self._batcher.outputs(encoded)
             found = of_rows(outputs, encoded)
-            numbers = found.values if isinstance(found, TokenOutputs) else found
-            index = self._runtime.index
-            size = BYTES_IN_JSON * numbers.size * (len(index.ids) if index else 1)
-            answers = await off_loop(size, self._runtime.decode, found, pools)
+            answers = await off_loop(self._size(found, pools), self._runtime.decode, found, pools)
             ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
             return answers, ticket.usage
+
+    def _taken(self, rows: Sequence[Row]) -> tuple[Encoded, Pools | None]:
+        """Rows encoded, and what their answers are picked from: a body may name 100,000s of ids."""
+        pools = self._runtime.pools(rows)
+        return self._runtime.encode(rows), pools
+
+    def _size(self, found: RowOutputs, pools: Pools | None) -> int:
+        """About how much work it is to make answers of outputs."""
+        numbers = found.values if isinstance(found, TokenOutputs) else found
+        index = self._runtime.index
+        named = sum(len(pool.without) for pool in pools or ())
+        return BYTES_IN_JSON * (numbers.size * (len(index.ids) if index else 1) + named)
 
     @contextmanager
     def admitted(self, rows: int) -> Iterator[Ticket]:

@@ -30,6 +30,8 @@ class AllCandidates:
     state: State
     history: "History | None"
     """What is learned of that, where rows have seen any."""
+    mean_right: float
+    """How many right candidates a training row has, on average."""
 
     @classmethod
     def of(
@@ -48,7 +50,8 @@ class AllCandidates:
         if not rows.rows or candidates.lengths.sum() > of_step:
             return None
         history = _history(int(state["width"])) if any(truth["seen"] for truth in truths) else None
-        found = cls(pairing, target, state, history)
+        mean_right = float(np.mean([len(truth["right"]) for truth in truths]))
+        found = cls(pairing, target, state, history, mean_right)
         found.tell()
         return found
 
@@ -96,7 +99,8 @@ class AllCandidates:
         vectors = normalize(vectors, dim=1)
         if network.history is not None:
             outputs = outputs + network.history(standing == HAD, vectors)
-        return self.target.losses_of_all(normalize(outputs, dim=1), vectors, standing)
+        found = self.target.losses_of_all(normalize(outputs, dim=1), vectors, standing)
+        return found / self.mean_right
 
     def _index(self, network: Any, vectors: NDArray[np.float32]) -> Index:
         own = self.pairing.candidates

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -26,6 +26,8 @@ UNTRAINED = "untrained.npy"
 SOME_ROWS = 512
 NONE = -1
 HARDEST = 8
+MOST_DRAWN = 8
+"""Candidates drawn in search of a wrong one, before all are looked at."""
 MOST_TOGETHER = 8
 """Right candidates that a row stands beside at once."""
 OFTEN = 5
@@ -175,7 +177,10 @@ class Pairing:
     ) -> int:
         if scores is not None:
             return _near_miss(scores, own, fair, rng)
-        wrong = np.setdiff1d(np.arange(len(self.candidates.ids)), fair)
+        for each in rng.integers(len(self.candidates.ids), size=MOST_DRAWN).tolist():
+            if each not in fair:
+                return int(each)
+        wrong = np.setdiff1d(np.arange(len(self.candidates.ids)), fair)  # slow where many are
         return int(rng.choice(wrong)) if len(wrong) else own
 
     def numbers(self, truths: Truths) -> Iterator[tuple[list[int], list[int]]]:
@@ -311,12 +316,7 @@ class Plain:
 
         index = self._index()
         known = BM25(index.texts)
-        ranked = Ranked([], [], [])
-        for start in range(0, len(queries), SOME_ROWS):
-            some = slice(start, start + SOME_ROWS)
-            scores = known.scores(queries[some])
-            ranked = ranked.before(index.ranked(scores, MOST, pools[some]))
-        return ranked
+        return _in_parts(index, lambda some: known.scores(queries[some]), pools)
 
     def untrained(self, texts: Sequence[Any], pools: Sequence[Pool]) -> Ranked:
         """By the backbone as it came."""
@@ -328,13 +328,12 @@ class Plain:
         from modelyard.models.factorised import Factorised
 
         sources = self.model.spec.inputs
-        index, learned = self._index(), self._training()
-        table = PlainTable(sources)
-        features = table.fit_transform({s.column: learned[s.column].to_pylist() for s in sources})
-        right = [[index.where[own] for own in each["right"]] for each in self._truths(learned)]
-        known = Factorised(features, right, len(index.ids))
+        index, table = self._index(), PlainTable(sources)
+        learned = self._training([source.column for source in sources])
+        right = [[index.where[own] for own in each["right"]] for each in self._truths]
+        known = Factorised(table.fit_transform(learned), right, len(index.ids))
         asked = table.transform({s.column: [row[s.column] for row in rows] for s in sources})
-        return index.ranked(known.scores(asked), MOST, pools)
+        return _in_parts(index, lambda some: known.scores(asked[some]), pools)
 
     @property
     def recurs(self) -> bool:
@@ -344,18 +343,30 @@ class Plain:
 
     def _counts(self) -> Counter[str]:
         """For how many training rows each candidate is right."""
-        return Counter(each for own in self._truths(self._training()) for each in own["right"])
+        return Counter(each for own in self._truths for each in own["right"])
 
-    def _truths(self, table: pa.Table) -> list[Any]:
-        found: list[Any] = table[self.model.spec.target.column].to_pylist()
+    @cached_property
+    def _truths(self) -> list[Any]:
+        """Those of the training rows; what else these hold, such as pictures, may be large."""
+        name = self.model.spec.target.column
+        return self._training([name])[name]
+
+    def _training(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = pq.read_table(
+            self.dataset.part("train"), columns=list(names)
+        ).to_pydict()
         return found
-
-    def _training(self) -> pa.Table:
-        spec = self.model.spec
-        names = [*(source.column for source in spec.inputs), spec.target.column]
-        return pq.read_table(self.dataset.part("train"), columns=names)
 
     def _index(self) -> Index:
         table = pq.read_table(self.dataset.folder / FILE)
         seen = np.load(self.model.folder / UNTRAINED, allow_pickle=False).astype(np.float32)
         return Index(table[ID].to_pylist(), table[TEXT].to_pylist(), unit(seen))
+
+
+def _in_parts(index: Index, scores: Callable[[slice], Vectors], pools: Sequence[Pool]) -> Ranked:
+    """The best by the scores of some rows at a time: those of all for all are too many."""
+    ranked = Ranked([], [], [])
+    for start in range(0, len(pools), SOME_ROWS):
+        some = slice(start, start + SOME_ROWS)
+        ranked = ranked.before(index.ranked(scores(some), MOST, pools[some]))
+    return ranked

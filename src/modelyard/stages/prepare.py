@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ class Sorted:
     """Record, kind of reason, reason."""
     catalogue: Catalogue | None = None
     """What is picked from, where the target is such."""
+    seen: Counter[bool] = field(default_factory=Counter)
+    """Whether what rows have seen is among the candidates."""
 
     def refuse(self, reasons: Mapping[int, tuple[str, str]]) -> None:
         """Move kept records, by index, to the refused ones."""
@@ -124,6 +127,26 @@ def refuse_names(project: Project) -> None:
         )
     if ROW in (*project.inputs, target):
         raise SettingInvalid(f"The column name {ROW!r} is taken; give the column another name.")
+    _refuse_candidates(project)
+
+
+def _refuse_candidates(project: Project) -> None:
+    """Raise SettingInvalid where keys of candidates have no effect or undo each other."""
+    target = project.target
+    written = {name: getattr(target, name) for name in ("candidates", "pool", "seen")}
+    chosen = [name for name, value in written.items() if value is not None]
+    if chosen and targets.find(target.kind).reads != "vectors":
+        raise SettingInvalid(
+            f"target.{chosen[0]} is {written[chosen[0]]!r}, and a target of kind {target.kind!r} "
+            "picks from no candidates; take the key out, or choose another target.kind."
+        )
+    columns = {"column": target.column, "pool": target.pool, "seen": target.seen}
+    for name, other in combinations(columns, 2):
+        if columns[name] is not None and columns[name] == columns[other]:
+            raise SettingInvalid(
+                f"target.{name} and target.{other} are both the column {columns[name]!r}; name "
+                "another column, or take one of the keys out."
+            )
 
 
 def glance(project: Project, most: int) -> "pa.Table":
@@ -183,10 +206,19 @@ def _truth(project: Project, found: Sorted, record: Record) -> tuple[Any, str | 
         for name in ("pool", "seen"):
             column = getattr(project.target, name)
             if column and not is_missing(named := record.values.get(column)):
-                told[name] = list(map(found.catalogue.id_of, names_in(named)))
+                told[name] = _named(found, found.catalogue, name, names_in(named))
         return _settled(told), None
     except ValueError as error:
         return None, f"column {column!r} {error}"
+
+
+def _named(found: Sorted, known: Catalogue, name: str, named: Sequence[str]) -> list[str]:
+    """The ids of a row's pool or of what it has seen, which may be for sale no longer."""
+    if name == "pool":
+        return list(map(known.id_of, named))
+    seen = list(map(known.known, named))
+    found.seen.update(each is not None for each in seen)
+    return [each for each in seen if each is not None]
 
 
 def _settled(told: Told) -> Told:
@@ -201,7 +233,7 @@ def _settled(told: Told) -> Told:
 
 def _join(project: Project, found: Sorted) -> None:
     """Make one of rows that ask the same, with the right candidates of all of them."""
-    equal = candidates.joined([text.strip() for text in _keys(project, found.kept)])
+    equal = candidates.joined(_keys(project, found.kept, str.strip))
     for index, kept_at in equal.items():
         both = found.truths[kept_at], found.truths[index]
         told: Told = {n: [*(own or ()), *(both[1][n] or ())] for n, own in both[0].items()}
@@ -262,12 +294,11 @@ def _refuse_same(project: Project, found: Sorted) -> None:
     if not _identifies(project):
         return
     places = found.places()
-    texts = _keys(project, found.kept)
     said = list(map(repr, found.truths))
     against = {}
     if targets.find(project.target.kind).contradicts:
-        against = same.contradictory(list(map(same.normalised, texts)), said)
-    exact = same.duplicates([text.strip() for text in texts], said)
+        against = same.contradictory(_keys(project, found.kept, same.normalised), said)
+    exact = same.duplicates(_keys(project, found.kept, str.strip), said)
     reasons = {index: ("duplicate", f"duplicate of {places[i]}") for index, i in exact.items()}
     reasons |= {
         index: ("contradictory", f"the same text as {places[i]}, which has another label")
@@ -293,7 +324,11 @@ def _near(project: Project, found: Sorted, events: Events) -> list[same.Alike]:
     told = _told(project, found.kept)
     if not _identifies(project) or not any(any(each.words) for each in told.values()):
         return []
-    keys = [same.normalised(text) for text in _keys(project, found.kept)]
+    values = _values_told(project, found.kept)
+    keys = [
+        same.normalised("\n".join(own.values()) or f"row {record.number}")
+        for record, own in zip(found.kept, values, strict=True)
+    ]
     alike = same.almost_equal(keys, events)
     if project.data.near_duplicates == "keep":
         return alike
@@ -310,7 +345,7 @@ def _parted(project: Project, found: Sorted) -> Parted:
     settings = project.data.split
     name = settings.by or settings.group or settings.time or settings.given
     column = [record.values[name] for record in found.kept] if name else None
-    keys = [same.normalised(key) for key in _keys(project, found.kept)]
+    keys = _keys(project, found.kept, same.normalised)
     target = targets.find(project.target.kind)
     return split(target.strata(found.truths), keys, settings, column)
 
@@ -320,17 +355,26 @@ def _identifies(project: Project) -> bool:
     return any(inputs.find(column.kind).identifies for column in project.inputs.values())
 
 
-def _keys(project: Project, records: Sequence[Record]) -> list[str]:
-    """What equal rows have in common: their input values, or, in a table, their place."""
+def _keys(project: Project, records: Sequence[Record], shape: Callable[[str], str]) -> list[str]:
+    """What equal rows have in common: their input values in a shape, or, in a table, their place.
+
+    Of several columns each value stands under its name: a title is not what a body is.
+    """
+    found = []
+    for record, values in zip(records, _values_told(project, records), strict=True):
+        shaped = [(name, shape(value)) for name, value in values.items()]
+        alone = shaped[0][1] if len(project.inputs) == 1 and shaped else json.dumps(shaped)
+        found.append(alone if shaped else f"row {record.number}")
+    return found
+
+
+def _values_told(project: Project, records: Sequence[Record]) -> Iterator[dict[str, str]]:
+    """What each row is known again by, by column; nothing where equal rows may differ."""
     kinds = {name: inputs.find(column.kind) for name, column in project.inputs.items()}
-    return [_key(kinds, record) for record in records]
-
-
-def _key(kinds: Mapping[str, inputs.Input], record: Record) -> str:
-    there = {name: kind for name, kind in kinds.items() if record.values[name] is not None}
-    if not any(kind.identifies for kind in there.values()):
-        return f"row {record.number}"
-    return "\n".join(kind.key(record.values[name]) for name, kind in there.items())
+    for record in records:
+        there = {name: kind for name, kind in kinds.items() if record.values[name] is not None}
+        tells = any(kind.identifies for kind in there.values())
+        yield {n: kind.key(record.values[n]) for n, kind in there.items()} if tells else {}
 
 
 def _told(project: Project, records: Sequence[Record]) -> dict[str, look.Told]:
@@ -406,6 +450,13 @@ def _tell(
             Noted(
                 f"{len(parted.moved):,} rows were moved to training, where an equal text stands "
                 "(but for case, width or white space)."
+            )
+        )
+    if gone := found.seen[False]:
+        events(
+            Noted(
+                f"{gone:,} of the {found.seen.total():,} candidates that rows have seen are not "
+                "among the candidates and were passed over."
             )
         )
     _warn(project, report, found, parted, events)

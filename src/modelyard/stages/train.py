@@ -25,7 +25,7 @@ from modelyard.core.store import Draft
 from modelyard.inputs import networks
 from modelyard.models import backbones
 from modelyard.models.backbones import Backbone
-from modelyard.models.known import transformer
+from modelyard.models.known import Size, transformer
 from modelyard.models.schedule import epochs_for
 from modelyard.runtime.columns import Columns
 from modelyard.runtime.encoded import Encoded, Ragged, of_pieces, of_rows
@@ -42,6 +42,8 @@ START_SECONDS = 10.0  # imports, loading, saving
 STEP_TOKENS = 4096
 CANDIDATE = "text"
 """The kind of input by which a candidate is told."""
+BESIDE = 2
+"""Candidates that a row is read beside: a right and a wrong one."""
 EPOCH_IN_FORWARDS = 3.2  # forward, a backward pass, evaluation
 USED_SHARE = 0.6  # of the speed of plain matrix products
 
@@ -60,20 +62,11 @@ def causes(project: Project) -> Mapping[str, str]:
 
 def estimate(project: Project, facts: RowFacts) -> Estimate:
     """Seconds, memory and disk, from the backbone's size and this machine's speed."""
-    names = backbone_names(project)
-    sizes = {kind: backbones.size(name, project.folder) for kind, name in names.items()}
-    size = max(sizes.values(), key=lambda each: each.parameters, default=TABLE_SIZE)
+    read = _read(project, facts)
+    size = max((size for size, _ in read), key=lambda each: each.parameters)
     options = project.train
     rows = facts.rows * (1 - project.data.split.test - project.data.split.validation)
-    forward = (
-        2
-        * rows
-        * sum(
-            sizes.get(column.kind, TABLE_SIZE).body
-            * inputs.find(column.kind).tokens(column.options, facts.mean_characters)
-            for column in project.inputs.values()
-        )
-    )
+    forward = 2 * rows * sum(size.body * tokens for size, tokens in read)
     steps = max(1, math.ceil(rows / options.batch_rows))
     epochs = options.epochs or epochs_for(steps, facts.labels)
     passes = {"head": 1.0}.get(options.method, EPOCH_IN_FORWARDS * epochs)
@@ -86,6 +79,31 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
         ),
         disk_bytes=weights * 9,  # the model, and two checkpoints while one replaces the other
     )
+
+
+def _read(project: Project, facts: RowFacts) -> list[tuple[Size, float]]:
+    """The networks that a row goes through, and about how many tokens go through each."""
+    names = backbone_names(project)
+    sizes = {kind: backbones.size(name, project.folder) for kind, name in names.items()}
+    columns = list(project.inputs.values())
+    read = [(column, 1, facts.mean_characters) for column in columns]
+    if targets.find(project.target.kind).reads == "vectors":
+        texts = (column for column in columns if column.kind == CANDIDATE)
+        own = next(texts, InputColumn(kind=CANDIDATE))
+        read.append((own, BESIDE, facts.candidate_characters))
+    return [
+        (
+            _cut(sizes.get(column.kind, TABLE_SIZE), column.options.get("layers")),
+            times * inputs.find(column.kind).tokens(column.options, characters),
+        )
+        for column, times, characters in read
+    ]
+
+
+def _cut(size: Size, layers: int | None) -> Size:
+    """The size of a network of which the first layers are used."""
+    kept = min(size.layers, layers or size.layers)
+    return replace(size, layers=kept, body=size.body * kept // max(1, size.layers))
 
 
 def _operations_per_s() -> float:

@@ -136,7 +136,7 @@ class Picks(Target, Protocol):
     """A target that picks its answers from candidates."""
 
     def losses_of_all(self, rows: Any, candidates: Any, standing: Any) -> Any:
-        """Loss of each row (B,), never reduced, where each stands beside all candidates.
+        """Losses of a row's right candidates, summed (B,), where it stands beside all candidates.
 
         From their vectors (B, W), those of the candidates (N, W), and what these are to it (B, N).
         """

@@ -133,8 +133,9 @@ class Match:
         return softplus(wrong - scores.gather(1, places)).mean(1)
 
     def losses_of_all(self, rows: Any, candidates: Any, standing: Any) -> Any:
-        """Cross-entropy of each row's right candidates (B,), each among all that are wrong for it.
+        """Cross-entropy of a row's right candidates (B,), each among all that are wrong for it.
 
+        It is their sum: a candidate that is right weighs the same in a row that has many such.
         From vectors of length 1 of the rows (B, W) and of all candidates (N, W), and what each of
         these is to a row (B, N): WRONG, RIGHT or HAD.
         """
@@ -142,8 +143,7 @@ class Match:
 
         scores = rows @ candidates.T / TEMPERATURE
         wrong = scores.masked_fill(standing != WRONG, NEVER).logsumexp(1, keepdim=True)
-        is_right = (standing == RIGHT).float()
-        return (softplus(wrong - scores) * is_right).sum(1) / is_right.sum(1)
+        return (softplus(wrong - scores) * (standing == RIGHT)).sum(1)
 
     def decode(self, outputs: Ranked, state: State) -> list[dict[str, Any]]:
         """What was ranked for B rows as B answers."""
