@@ -47,6 +47,15 @@ class Figure:
         }
 
 
+class SureFigure(Figure):
+    """A figure whose whole interval is to keep the bar."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether both ends keep the bar."""
+        return all(bool(OPS[self.op](end, self.bar)) for end in (self.low, self.high))
+
+
 Measures = Callable[[], list[Figure]]
 REGISTRY: dict[str, Measures] = {}
 
