@@ -439,7 +439,10 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
     question = {"question": "clever warm story"}
     runtime = modelyard.load(release)
     best, *others = [each["id"] for each in runtime.predict([question])[0]["candidates"]]
-    assert (release / "history.npy").is_file()  # what has been seen moves the others as well
+    weights = np.load(release / "history.npy")
+    assert (
+        np.abs(weights - 0.1 * np.eye(len(weights))).max() > 0.01
+    )  # it began as that, and learned
     asked = [
         {**question, "had": [best, "no longer for sale"]},
         {**question, "had": None},
@@ -450,6 +453,8 @@ def test_what_a_row_has_seen_is_no_answer_to_it(
         assert best not in [each["id"] for each in row["candidates"]]
     found = [[each["id"] for each in row["candidates"]] for row in runtime.predict(asked)]
     assert best not in found[0] and len(found[0]) == 10
+    scores = [[c["score"] for c in row["candidates"]] for row in runtime.predict(asked)]
+    assert scores[0][:9] != scores[1][1:]  # what has been seen moves the others as well
     assert found[1] == found[2] == [best, *others]
     (tmp_path / "rows.csv").write_text(
         f"question,had\nclever warm story,{best}\n", encoding="utf-8"
@@ -494,6 +499,27 @@ def test_rows_stand_beside_all_candidates_only_where_that_costs_less_than_pairs(
     decided = {event.what for event in events if isinstance(event, Decided)}
     assert ("pairs" in decided, "candidates" in decided) == (pairs, not pairs)
     assert (release / "history.npy").exists() is not pairs
+
+
+@pytest.mark.parametrize("batch_rows", [4, 24])
+def test_low_rank_matrices_and_no_validation_rows(
+    tiny_backbone: Path, tmp_path: Path, batch_rows: int
+) -> None:
+    project = _project(tmp_path, tiny_backbone)
+    rows = (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
+    rows = rows.replace('"part": "validation"', '"part": "train"')
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+    settings = ["train.method=lora", f"train.batch_rows={batch_rows}", "train.epochs=2"]
+    release = modelyard.run(project, settings).folder
+    assert modelyard.load(release).predict([{"question": "clever warm story"}])
+
+
+def test_a_column_that_goes_in_and_is_seen_is_one_column(made: tuple[Path, Path]) -> None:
+    runtime = modelyard.load(made[1])
+    state = {**runtime.spec.target.state, "seen": "question"}
+    target = runtime.spec.target.model_copy(update={"state": state})
+    other = replace(runtime, spec=runtime.spec.model_copy(update={"target": target}))
+    assert [each.name for each in release_info(made[1], other).columns] == ["question"]
 
 
 def _bytes(name: str, values: list[Any]) -> Row:

@@ -300,7 +300,7 @@ def _seen_column(runtime: Runtime) -> "Column | None":
     from modelyard.service.release_info import Column
 
     name = runtime.spec.target.state.get(SEEN)
-    if runtime.index is None or not name:
+    if runtime.index is None or not name or name in runtime.columns.names:
         return None
     names = {"type": ["string", "integer"]}
     schema = {"anyOf": [{"type": "array", "items": names}, {"type": "string"}]}

@@ -71,10 +71,10 @@ def use(network: nn.Module, precision: str) -> nn.Module:
     """Let a network compute in a precision; its weights stay fp32."""
     if precision != "bf16":
         return network
-    fast = [tower for tower in towers_of(network).values() if isinstance(tower, FastBert)]
-    for tower in fast:
+    own = [tower for tower in towers_of(network).values() if isinstance(tower, FastBert)]
+    for tower in own:
         tower.dtype = torch.bfloat16
-    if not fast:
+    if not own:
         network.forward = torch.autocast("cpu", torch.bfloat16)(network.forward)
     return network
 

@@ -84,7 +84,7 @@ class Index:
             return queries
         sums = np.zeros_like(queries)
         for row, pool in enumerate(among):
-            if len(seen := self._known(pool.without)):
+            if len(seen := np.unique(self._known(pool.without))):
                 sums[row] = self.vectors[seen].sum(0) / np.sqrt(len(seen))
         found: Floats = queries + sums @ self.history
         return found

@@ -15,6 +15,9 @@ from modelyard.runtime.index import HISTORY, MOST, Index, unit
 from modelyard.stages.candidates import Pairing, Truths, pools_of, together_in
 from modelyard.targets import HAD, RIGHT, WRONG, Picks, State
 
+MOST_TOKENS = 20_000
+"""Of all candidates: of MiniLM's six layers 3 GB are kept for their gradients."""
+
 if TYPE_CHECKING:
     from modelyard.models.batches import Indices
     from modelyard.models.evaluation import ByPiece, Shared, Truth
@@ -43,11 +46,14 @@ class AllCandidates:
         truths: Truths,
         batch_rows: int,
     ) -> "AllCandidates | None":
-        """Where reading all of them costs a step no more than its rows and pairs would."""
+        """Where reading all of them costs a step no more than its rows and pairs would.
+
+        And where they are not so many that what each layer keeps of them fills the memory.
+        """
         candidates = pairing.candidates.encoded
         in_pairs = (1 + together_in(truths)) * float(candidates.lengths.sum() / candidates.rows)
         of_step = batch_rows * (float(rows.lengths.sum()) / max(1, rows.rows) + in_pairs)
-        if not rows.rows or candidates.lengths.sum() > of_step:
+        if not rows.rows or candidates.lengths.sum() > min(of_step, MOST_TOKENS):
             return None
         history = _history(int(state["width"])) if any(truth["seen"] for truth in truths) else None
         mean_right = float(np.mean([len(truth["right"]) for truth in truths]))

@@ -280,11 +280,13 @@ class Reader:
         return replace(rows, arrays=arrays)
 
     def _vectors(self, encoded: Encoded, what: str) -> Vectors:
+        import torch
+
         from modelyard.models import workers
         from modelyard.models.evaluation import outputs_of
 
         parts = []
-        with workers.side_by_side(workers.MOST_WORKERS) as each:
+        with workers.side_by_side(min(workers.MOST_WORKERS, torch.get_num_threads())) as each:
             for start in range(0, encoded.rows, SOME_ROWS):
                 self.events(Progress(what, start, encoded.rows, "texts"))
                 some = encoded.at(np.arange(start, min(start + SOME_ROWS, encoded.rows)))

@@ -57,7 +57,7 @@ function field(input, place) {
 
 const kinds = {
   image: (id, input) => imageControl(input.name),
-  text: () => element("textarea", { rows: release.inputs.length > 1 ? 2 : 3 }),
+  text: () => element("textarea", { rows: several() ? 2 : 3 }),
   number: () => element("input", { type: "text", inputMode: "decimal" }),
   candidates: () => element("input", { type: "text" }),
   category: (id) => {
@@ -66,6 +66,8 @@ const kinds = {
     return control;
   },
 };
+
+const several = () => release.inputs.filter((input) => !input.optional).length > 1;
 
 function options(input) {
   return input.values.map((value) => element("option", { value }));
@@ -122,7 +124,7 @@ function files() {
 
 function value(control) {
   const text = control.value;
-  if (!text.trim() && release.inputs.length > 1) return null;
+  if (!text.trim() && several()) return null;
   const amount = Number(text);
   if (control.dataset.kind === "candidates") return ids(text);
   return control.dataset.kind === "number" && text.trim() && !Number.isNaN(amount) ? amount : text;
@@ -185,7 +187,8 @@ async function send() {
 }
 
 function complete() {
-  const none = controls().every((control) => !control.value.trim());
+  const needed = controls().filter((control) => control.dataset.kind !== "candidates");
+  const none = needed.every((control) => !control.value.trim());
   for (const area of controls()) {
     const most = longest(area);
     const problem = none
