@@ -57,7 +57,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 READS = ("name", "inputs", "target", "accept", "release")
 
 
-@stage("audit", version="5", reads=READS, gives=Report, estimate=estimate)
+@stage("audit", version="6", reads=READS, gives=Report, estimate=estimate)
 def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events) -> None:
     """Predict the test rows, run the checks, train the baselines, and say what holds."""
     known = known_limits(targets.find(project.target.kind))

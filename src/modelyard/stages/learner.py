@@ -134,7 +134,7 @@ def _trial_network(project: Project, lesson: Lesson, rows: "Rows") -> Any:
         validation=encoded.take(np.arange(0)),
         validation_truth=lambda chosen: rows.truth.numpy()[chosen],
         score=lambda outputs: [],
-        main=target.main,
+        main=target.steers,
     )
     with tempfile.TemporaryDirectory() as folder:
         job = training.Job(

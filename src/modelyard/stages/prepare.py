@@ -84,7 +84,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
 
 @stage(
     "prepare",
-    version="6",
+    version="7",
     reads=("data", "inputs", "target"),
     gives=Dataset,
     causes=causes,

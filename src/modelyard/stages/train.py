@@ -119,7 +119,7 @@ def _operations_per_s() -> float:
 
 @stage(
     "train",
-    version="8",
+    version="9",
     reads=("inputs", "target", "backbone", "train"),
     gives=Model,
     causes=causes,
@@ -330,7 +330,7 @@ def _task(lesson: Lesson, options: Mapping[str, Any]) -> "Task":
         validation=validation.encoded,
         validation_truth=_truth(validation, lesson),
         score=score,
-        main=target.main,
+        main=target.steers,
         shared=beside.shared(validation.encoded, validation.truths) if beside else None,
     )
 

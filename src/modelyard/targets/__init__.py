@@ -43,7 +43,9 @@ class Target(Protocol):
     wire: type[BaseModel]
     """An answer as the API gives it."""
     main: str
-    """The name of the measure that steers training and heads the report."""
+    """The name of the measure that heads the report."""
+    steers: str
+    """The name of the one that says which epoch was the best: that with the least noise."""
     measures: tuple[str, ...]
     """The names of what `score` gives: a limit may stand on each."""
     chooses: str

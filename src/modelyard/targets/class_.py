@@ -30,7 +30,7 @@ class Class:
 
     kind = "class"
     wire = ClassAnswer
-    main = "accuracy"
+    main = steers = "accuracy"
     measures = ("accuracy", "macro_f1", "weighted_f1")
     chooses = "one of"
     reads = "rows"

@@ -34,7 +34,7 @@ class Labels:
 
     kind = "labels"
     wire = LabelsAnswer
-    main = "micro_f1"
+    main = steers = "micro_f1"
     measures = ("micro_f1", "macro_f1", "exact_match")
     chooses = "any of"
     reads = "rows"

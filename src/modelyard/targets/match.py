@@ -45,6 +45,7 @@ class Match:
     kind = "match"
     wire = MatchAnswer
     main = "recall_at_1"
+    steers = "ndcg_at_10"  # of a row it has 10 places to look at, and not one
     measures = ("recall_at_1", "recall_at_10", "mrr_at_10", "ndcg_at_10")
     chooses = ""
     reads = "vectors"

@@ -51,7 +51,7 @@ class Number:
 
     kind = "number"
     wire = NumberAnswer
-    main = "mae"
+    main = steers = "mae"
     measures = ("mae", "rmse", "r2", "coverage")
     chooses = ""
     reads = "rows"

@@ -60,7 +60,7 @@ class Spans:
 
     kind = "spans"
     wire = SpansAnswer
-    main = "entity_f1"
+    main = steers = "entity_f1"
     measures = ("entity_f1", "entity_precision", "entity_recall")
     chooses = "spans of"
     reads = "tokens"
