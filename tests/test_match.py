@@ -186,7 +186,7 @@ def test_a_rows_loss_beside_all_is_that_of_each_right_one_among_the_wrong_ones()
 def test_gradients_are_those_of_rows_and_candidates_in_one_piece(workers: int) -> None:
     import torch
 
-    from modelyard.models.shared import read
+    from modelyard.models.shared import parts_of, read
     from modelyard.models.workers import side_by_side
 
     torch.manual_seed(0)
@@ -196,7 +196,7 @@ def test_gradients_are_those_of_rows_and_candidates_in_one_piece(workers: int) -
     whole = network(torch.from_numpy(pieces.values))
     wanted = torch.autograd.grad((whole**3).sum(), moved)
     with side_by_side(workers) as each:
-        beside = read(network.forward, pieces, each, workers, (7, 0))
+        beside = read(network.forward, pieces, parts_of(pieces, workers), each, (7, 0))
         (beside.leaf**3).sum().backward()
         slopes = each(lambda n: beside.slopes(n, moved), range(len(beside.parts)))
     assert len(beside.parts) == workers

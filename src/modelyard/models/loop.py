@@ -21,7 +21,7 @@ from modelyard.models.dropout import noise
 from modelyard.models.evaluation import Task, evaluate, row_outputs
 from modelyard.models.sampling import row_weights
 from modelyard.models.schedule import Pace, rate
-from modelyard.models.shared import read
+from modelyard.models.shared import parts_of, read
 from modelyard.models.workers import MOST_WORKERS, Map, in_turn, side_by_side
 
 CHECKPOINT_SECONDS = 10.0
@@ -101,6 +101,7 @@ class Run:
     save_seconds: float = 0.0
     told: float = 0.0
     side_by_side: Map = in_turn
+    shared_parts: Sequence[Part] = ()
 
 
 def fit(run: Run) -> State:
@@ -219,7 +220,9 @@ def gradients(run: Run, batch: Batch, moved: Sequence[nn.Parameter]) -> Added:
     if run.task.shared is None:
         return _gradients_of_parts(run, batch, moved, None)
     seed = run.recipe.seed, run.state.steps
-    beside = read(run.network, run.task.shared.pieces, run.side_by_side, run.recipe.workers, seed)
+    pieces = run.task.shared.pieces
+    run.shared_parts = run.shared_parts or parts_of(pieces, run.recipe.workers)
+    beside = read(run.network, pieces, run.shared_parts, run.side_by_side, seed)
     sums = _gradients_of_parts(run, batch, [*moved, beside.leaf], beside.leaf)
     slopes = run.side_by_side(lambda n: beside.slopes(n, moved), range(len(beside.parts)))
     for found in slopes:

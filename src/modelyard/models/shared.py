@@ -34,11 +34,19 @@ class Read:
         return torch.autograd.grad(self.outputs[number], moved, own, allow_unused=True)
 
 
+def parts_of(pieces: Pieces, workers: int) -> Sequence[Part]:
+    """All rows in parts, as each step reads them."""
+    return Batches(pieces, pieces.rows, 0, workers).whole().parts
+
+
 def read(
-    network: nn.Module, pieces: Pieces, side_by_side: Map, workers: int, seed: Sequence[int]
+    network: nn.Module,
+    pieces: Pieces,
+    parts: Sequence[Part],
+    side_by_side: Map,
+    seed: Sequence[int],
 ) -> Read:
     """Read all rows for one step, with gradients."""
-    parts = Batches(pieces, pieces.rows, 0, workers).whole().parts
 
     def outputs(numbered: tuple[int, Part]) -> Tensor:
         number, part = numbered
