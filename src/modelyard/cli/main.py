@@ -11,8 +11,8 @@ from modelyard import __version__
 from modelyard.core.errors import ModelyardError, SettingInvalid
 
 COMMANDS = (
-    *("new", "plan", "run", "show", "predict", "verify", "serve", "candidates", "samples"),
-    "backbones",
+    *("new", "plan", "run", "show", "predict", "verify", "serve", "bench", "candidates"),
+    *("samples", "backbones"),
 )
 
 

@@ -63,6 +63,15 @@ def _tell_encoding(opened: "Opened") -> None:
         print(f"encoding: {told}; where letters are wrong, give --encoding", file=sys.stderr)
 
 
+def readable(
+    runtime: "Runtime", records: "list[Record]", counted_in: str, beside: Path = Path()
+) -> list[dict[str, Any]]:
+    """The rows that can be answered, of all that `answer` would take."""
+    asked = [_read(runtime, record, beside) for record in records]
+    problems = _problems(runtime, asked, counted_in)
+    return [r.values for r, problem in zip(asked, problems, strict=True) if problem is None]
+
+
 def answer(
     runtime: "Runtime", records: "list[Record]", counted_in: str, beside: Path = Path()
 ) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from modelyard.core.project import (
     BackboneChoice,
     Compress,
+    Cost,
     Data,
     ReleaseTerms,
     Serve,
@@ -87,6 +88,9 @@ def project_text(name: str, proposed: Proposed) -> str:
         "",
         "[serve]",
         *_keys(Serve, {}),
+        "",
+        "[cost]",
+        *_keys(Cost, {}),
     ]
     return "\n".join(lines) + "\n"
 

@@ -182,6 +182,14 @@ class Serve(Section):
     max_body_bytes: int = Field(8_000_000, ge=1, description="bytes in one request body")
 
 
+class Cost(Section):
+    """What computing costs, so that figures can be told in money."""
+
+    core_hour: float = Field(
+        0.04, ge=0, description="price of one processor core for an hour, in your currency"
+    )
+
+
 class Project(Section):
     """A project file, read and checked."""
 
@@ -195,6 +203,7 @@ class Project(Section):
     accept: dict[str, Limit] = Field(default_factory=dict)
     release: ReleaseTerms = Field(default_factory=lambda: ReleaseTerms.model_validate({}))
     serve: Serve = Field(default_factory=lambda: Serve.model_validate({}))
+    cost: Cost = Field(default_factory=lambda: Cost.model_validate({}))
     _folder: Path = PrivateAttr(default=Path())
 
     @property
