@@ -19,12 +19,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def test_candidates_are_ranked_as_the_api_ranks_them(url: str, open_page: Any) -> None:
-    page = open_page(url)
+def _ranked(page: Any) -> Any:
+    """The bars of the ten candidates of a question."""
     page.get_by_role("textbox").first.fill("the warm film")
     page.get_by_role("button", name="Predict").click()
     bars = page.locator("#bars li")
     expect(bars).to_have_count(10)
+    return bars
+
+
+def test_candidates_are_ranked_as_the_api_ranks_them(url: str, open_page: Any) -> None:
+    page = open_page(url)
+    bars = _ranked(page)
     command = page.locator("#curl").inner_text()
     ran = subprocess.run(["bash", "-c", f"{command} -s"], capture_output=True, check=True)
     ranked = json.loads(ran.stdout)["predictions"][0]["candidates"]
@@ -39,10 +45,7 @@ def test_candidates_are_ranked_as_the_api_ranks_them(url: str, open_page: Any) -
 
 def test_what_one_has_already_is_left_out(url: str, open_page: Any) -> None:
     page = open_page(url)
-    page.get_by_role("textbox").first.fill("the warm film")
-    page.get_by_role("button", name="Predict").click()
-    bars = page.locator("#bars li")
-    expect(bars).to_have_count(10)
+    bars = _ranked(page)
     first, second, third = (bars.nth(n).get_attribute("title") for n in range(3))
     page.get_by_label("had").fill(f"{first}, {third}")
     page.get_by_role("button", name="Predict").click()

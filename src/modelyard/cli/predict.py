@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +68,11 @@ def readable(
 ) -> list[dict[str, Any]]:
     """The rows that can be answered, of all that `answer` would take."""
     asked = [_read(runtime, record, beside) for record in records]
-    problems = _problems(runtime, asked, counted_in)
-    return [r.values for r, problem in zip(asked, problems, strict=True) if problem is None]
+    return _without(asked, _problems(runtime, asked, counted_in))
+
+
+def _without(records: "list[Record]", problems: "Iterable[str | None]") -> list[dict[str, Any]]:
+    return [r.values for r, problem in zip(records, problems, strict=True) if problem is None]
 
 
 def answer(
@@ -83,8 +86,7 @@ def answer(
     """
     asked = [_read(runtime, record, beside) for record in records]
     problems = list(_problems(runtime, asked, counted_in))
-    good = [r.values for r, problem in zip(asked, problems, strict=True) if problem is None]
-    answers = iter(runtime.predict(good))
+    answers = iter(runtime.predict(_without(asked, problems)))
     empty = dict.fromkeys((*runtime.answer_fields, ERROR))
     for record, problem in zip(records, problems, strict=True):
         found = next(answers) if problem is None else {}

@@ -8,16 +8,12 @@ from typing import Any
 from torch import nn
 
 from modelyard.models.first_token import read_first_token_only
-from modelyard.models.pooled import Pooled
 
 
 def prepare(network: Any, rank: int) -> None:
     """Put low-rank matrices into every linear layer of a network's body; its head moves whole."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    if isinstance(network, Pooled):
-        _prepare_body(network.network, rank)
-        return
     body, inside = network.base_model, "|".join(_linears(network.base_model))
     prefix = network.base_model_prefix
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=rf"{prefix}\.({inside})")
@@ -27,16 +23,6 @@ def prepare(network: Any, rank: int) -> None:
         outside = not name.startswith(f"{prefix}.") or ".pooler." in name
         parameter.requires_grad_(outside or "lora_" in name)
     read_first_token_only(network)
-
-
-def _prepare_body(body: Any, rank: int) -> None:
-    """The same, where the body is all there is and each of its tokens is read."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inside = "|".join(_linears(body))
-    body.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=rf"({inside})")
-    inject_adapter_in_model(config, body)
 
 
 def finish(network: nn.Module) -> None:

@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 class Pooled(nn.Module):
     """Arrays (P, T) to vectors (P, W) of length 1."""
 
+    base_model_prefix = "network"
+
     def __init__(self, network: Any):
         super().__init__()
         if getattr(network, "pooler", None) is not None:
