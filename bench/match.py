@@ -82,7 +82,7 @@ def grocery() -> list[Figure]:
         f"{len(asked):,} households, the last month, new kinds only, seed 7; this project "
         f"{own.mean():.4f}, popularity {popular.mean():.4f}, matrix factorisation "
         f"{shared.mean():.4f} ({factors} singular vectors of households × kinds, chosen on the "
-        "month before); paired 95 % interval, bootstrap over households"
+        "validation rows); paired 95 % interval, bootstrap over households"
     )
     return [
         _ahead("grocery: NDCG@10 over popularity", own - popular, said),
@@ -129,7 +129,7 @@ class Purchases:
         return [int(each) for each in found]
 
     def factorised(self) -> tuple[int, Floats]:
-        """Scores (H, N) by as many factors as were best in the month before."""
+        """Scores (H, N) by as many factors as were best for the validation rows."""
         earlier = self._until(("train",))
         validation = [row for row in self.rows if row["split"] == "validation"]
         found = {}

@@ -256,3 +256,9 @@ def test_a_household_is_to_find_what_it_has_not_bought(make: Callable[[str], Pat
         ["food: bread", "food: fish", "food: milk"],
     ]
     assert (rows[2]["trips"], rows[2]["spent"], rows[2]["age"]) == (1, 2.5, "65+")
+    of_november = {
+        row["household"] % 3: row["split"]
+        for row in rows_in(folder / "rows.jsonl")
+        if row["month"] == "2017-11"
+    }
+    assert of_november == {0: "validation", 1: "train", 2: "train"}

@@ -19,8 +19,9 @@ LATEST = 30
 FEWEST_HOUSEHOLDS = 50
 """That bought a kind: of rarer ones there is little to learn."""
 MONTHS = 12
-PARTS = {MONTHS - 1: "validation", MONTHS: "test"}
-"""By month; those before are for training."""
+VALIDATING = 3
+"""Of so many households one validates in the month before the last; the others' is learned from,
+as what is bought now tells most of what is bought next."""
 ABOUT = ("age", "income", "household_size", "kids_count")
 
 
@@ -107,12 +108,18 @@ def rows_of(
                 **{name: about.get(name) for name in ABOUT},
                 "bought": new,
                 "bought_before": [ids[kind] for kind in bought if kind in ids],
-                "split": PARTS.get(month, "train"),
+                "split": _part(month, own[0].household),
             }
         for each in own:
             bought.pop(each.kind, None)
             bought[each.kind] = None
         before = own
+
+
+def _part(month: int, household: int) -> str:
+    if month == MONTHS:
+        return "test"
+    return "validation" if month == MONTHS - 1 and household % VALIDATING == 0 else "train"
 
 
 SAMPLE = Sample(
