@@ -20,7 +20,7 @@ OVER_BM25 = 1.5
 GROCERY = (
     # what a household has is in `seen`: the text only says what it bought last
     'inputs.history={kind = "text", layers = 1, window_tokens = 32, windows = 1}',
-    "train.minutes=20",
+    "train.epochs=8",
     "train.batch_rows=128",
     "train.learning_rate=1e-3",
 )
