@@ -43,6 +43,12 @@ class Ragged:
         places = np.arange(lengths.sum()) + np.repeat(starts - (own - lengths), lengths)
         return Ragged(self.values[places], own, self.fill, self.mask)
 
+    def between(self, first: int, last: int) -> "Ragged":
+        """The pieces from `first` to before `last`."""
+        start = int(self.ends[first - 1]) if first else 0
+        end = int(self.ends[last - 1]) if last else 0
+        return Ragged(self.values[start:end], self.ends[first:last] - start, self.fill, self.mask)
+
     def padded(self) -> "tuple[Indices, NDArray[np.bool_]]":
         """All pieces as one array (P, T), and where in it there is a value."""
         lengths = self.ends - self.starts
@@ -99,6 +105,10 @@ class Deferred:
         """The pieces at `indices`, in that order."""
         return Deferred([self.values[index] for index in indices.tolist()], self.made)
 
+    def between(self, first: int, last: int) -> "Deferred":
+        """The pieces from `first` to before `last`."""
+        return Deferred(self.values[first:last], self.made)
+
     def whole(self) -> Array:
         """All pieces as one array (P, ...)."""
         return np.stack([self.made(value) for value in self.values])
@@ -133,6 +143,15 @@ class Encoded:
         """The first rows, as many as asked for or as there are."""
         end = int(np.searchsorted(self.row_of, rows))
         return self.take(np.arange(end))
+
+    def between(self, start: int, end: int) -> "Encoded":
+        """The rows from `start` to before `end`, as if there were no others; nothing is copied."""
+        first, last = np.searchsorted(self.row_of, (start, end)).tolist()
+        arrays = {name: _between(array, first, last) for name, array in self.arrays.items()}
+        places = self.places and Places(
+            self.places.texts[start:end], self.places.spans.between(first, last)
+        )
+        return Encoded(arrays, self.row_of[first:last] - start, self.lengths[first:last], places)
 
     def take(self, indices: Indices) -> "Encoded":
         """The pieces at `indices`, each with the row it belongs to."""
@@ -185,6 +204,10 @@ def _beside(name: str, other: str) -> str:
 
 def _taken(array: Kept, indices: Indices) -> Kept:
     return array.take(indices) if isinstance(array, Ragged | Deferred) else array[indices]
+
+
+def _between(array: Kept, first: int, last: int) -> Kept:
+    return array.between(first, last) if isinstance(array, Ragged | Deferred) else array[first:last]
 
 
 def one_after_the_other(parts: Sequence[Encoded]) -> Encoded:
@@ -280,6 +303,8 @@ def pooled(outputs: NDArray[np.float32], row_of: Indices) -> NDArray[np.float32]
     >>> pooled(np.array([[1.0], [3.0], [5.0]], np.float32), np.array([0, 0, 1])).tolist()
     [[2.0], [5.0]]
     """
+    if len(row_of) and row_of[-1] == len(row_of) - 1:  # one piece for each row
+        return outputs
     starts = np.flatnonzero(np.r_[True, np.diff(row_of) > 0]) if len(row_of) else row_of
     counts = np.diff(np.r_[starts, len(row_of)]).astype(np.float32)
     summed = np.add.reduceat(outputs, starts, axis=0) if len(row_of) else outputs

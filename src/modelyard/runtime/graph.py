@@ -6,7 +6,6 @@ a batch's arrays stay in the cache and no operator waits for the slowest thread.
 """
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from modelyard.runtime.encoded import (
     of_pieces,
 )
 
-BUDGET_TOKENS = 2048
-"""Tokens of a batch that `run` takes at once without much memory."""
 SHARE_TOKENS = 512
 """Tokens that one thread takes at once."""
 Outputs = NDArray[np.float32]
@@ -49,12 +46,8 @@ class Graph:
         self.width = int(self._session.get_outputs()[0].shape[-1])
 
     def run(self, encoded: Encoded) -> PieceOutputs:
-        """One batch of pieces of like length: their outputs, shared out among the threads."""
-        shares = list(_shares(encoded, self.threads))
-        if len(shares) == 1:
-            return of_pieces(self._each(encoded), self.width)
-        found = self._pool.map(lambda share: self._each(encoded.take(share)), shares)
-        return of_pieces([own for outputs in found for own in outputs], self.width)
+        """One batch of pieces of like length, in the thread that calls: their outputs."""
+        return of_pieces(self._each(encoded), self.width)
 
     def outputs(self, encoded: Encoded, budget_tokens: int = SHARE_TOKENS) -> PieceOutputs:
         """All pieces, batched by length with little padding: their outputs, in their order."""
@@ -78,11 +71,3 @@ class Graph:
         wanted = {name: arrays[name] for name in self.input_names}
         outputs: Outputs = self._session.run(None, wanted)[0]
         return outputs
-
-
-def _shares(encoded: Encoded, threads: int) -> Iterator[NDArray[np.int64]]:
-    """The pieces in slices: one for each thread, smaller where they are long."""
-    pieces, longest = len(encoded.lengths), int(encoded.lengths.max())
-    size = min(-(-pieces // threads), max(1, SHARE_TOKENS // longest))
-    for start in range(0, pieces, size):
-        yield np.arange(start, min(start + size, pieces))

@@ -4,23 +4,21 @@ Every family of the API goes through `Admission.predict`. Rows are reserved on a
 settled on completion, so metering has one choke-point.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from modelyard.core.errors import RequestInvalid, RequestTooLarge, ServiceBusy
 from modelyard.core.project import Serve
-from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
+from modelyard.runtime.encoded import RowOutputs, TokenOutputs, of_rows
 from modelyard.runtime.runtime import Answer, Pools, Runtime
 from modelyard.service.batcher import Batcher
 from modelyard.service.bodies import off_loop
+from modelyard.service.encoder import Encoder
 from modelyard.service.metrics import Metrics
 
 Row = Mapping[str, Any]
-ENCODER_THREADS = 2
 MOST_REQUESTS_ROWS = 8
 """Rows admitted at once, in requests of the largest size."""
 MOST_WAITING_TOKENS = 1 << 18
@@ -54,24 +52,19 @@ class Admission:
         self._most_rows = MOST_REQUESTS_ROWS * limits.max_rows
         self._admitted_rows = 0
         self._batcher = Batcher(runtime.graph, metrics, MOST_WAITING_TOKENS)
-        self._workers = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode")
+        self._encoder = Encoder(runtime)
+        metrics.admitted_rows.set_function(lambda: self._admitted_rows)
 
     async def predict(self, rows: Sequence[Row]) -> tuple[list[Answer], Usage]:
         """Answers for rows, in their order; raises BadInput and ServiceBusy."""
         check_limits(rows, self._limits, self._runtime.columns.words)
         with self.admitted(len(rows)) as ticket:
-            loop = asyncio.get_running_loop()
-            encoded, pools = await loop.run_in_executor(self._workers, self._taken, rows)
+            encoded, pools = await self._encoder.encoded(rows)
             outputs = await self._batcher.outputs(encoded)
             found = of_rows(outputs, encoded)
             answers = await off_loop(self._size(found, pools), self._runtime.decode, found, pools)
             ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
             return answers, ticket.usage
-
-    def _taken(self, rows: Sequence[Row]) -> tuple[Encoded, Pools | None]:
-        """Rows encoded, and what their answers are picked from: a body may name 100,000s of ids."""
-        pools = self._runtime.pools(rows)
-        return self._runtime.encode(rows), pools
 
     def _size(self, found: RowOutputs, pools: Pools | None) -> int:
         """About how much work it is to make answers of outputs."""
@@ -96,12 +89,10 @@ class Admission:
                 f"{self._most_rows:,} at once; send the request again a little later."
             )
         self._admitted_rows += rows
-        self._metrics.admitted_rows.set(self._admitted_rows)
         return Ticket(rows)
 
     def _settle(self, ticket: Ticket) -> None:
         self._admitted_rows -= ticket.rows
-        self._metrics.admitted_rows.set(self._admitted_rows)
         if ticket.usage:
             self._metrics.rows.inc(ticket.usage.rows)
             self._metrics.tokens.inc(ticket.usage.tokens)
@@ -112,7 +103,7 @@ class Admission:
 
     def close(self) -> None:
         """Let go of the threads; what was admitted has been answered."""
-        self._workers.shutdown()
+        self._encoder.close()
         self._batcher.close()
 
 

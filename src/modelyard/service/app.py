@@ -7,17 +7,19 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
-from modelyard.service import native, oip, pages, problems
+from modelyard.service import native, oip, pages
 from modelyard.service.admission import Admission
 from modelyard.service.metrics import Metrics
-from modelyard.service.observed import Observed
+from modelyard.service.observed import Observed, Route
+from modelyard.service.problems import Refusals
 from modelyard.service.release_info import ReleaseInfo
 
 
-def create_app(runtime: Runtime, release: ReleaseInfo, limits: Serve) -> FastAPI:
+def create_app(runtime: Runtime, release: ReleaseInfo, limits: Serve) -> ASGIApp:
     """An app that serves one release; nothing is read or fetched after this."""
     metrics = Metrics()
     admission = Admission(runtime, limits, metrics)
@@ -45,15 +47,15 @@ def create_app(runtime: Runtime, release: ReleaseInfo, limits: Serve) -> FastAPI
     )
     for router in routers:
         app.include_router(router)
-    problems.install(app, admission.retry_after_s)
+    refusals = Refusals(admission.retry_after_s)
+    refusals.install(app)
     routes = [
-        (r.path, r.path_regex)
+        Route(r.path, r.path_regex, r.endpoint if "POST" in (r.methods or ()) else None)
         for router in routers
         for r in router.routes
         if isinstance(r, APIRoute)
     ]
-    app.add_middleware(Observed, metrics=metrics, routes=routes)
-    return app
+    return Observed(app, metrics, routes, refusals)
 
 
 def _operation(metrics: Metrics) -> APIRouter:

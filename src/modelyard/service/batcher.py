@@ -1,8 +1,8 @@
 """The batcher: pieces of concurrent requests share batches through one graph.
 
-Nothing waits for company: a piece that finds the graph idle runs at once, and what comes while
-the graph is busy makes up the next batches. All state lives on the event loop; only the graph's
-run leaves it, for one thread.
+Nothing waits for company: a piece that finds a processor idle runs at once, and what comes while
+all are busy makes up the next batches, one for each processor. All state lives on the event loop;
+only the graph's runs leave it, each for a thread.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from modelyard.runtime.encoded import (
     of_pieces,
     one_after_the_other,
 )
-from modelyard.runtime.graph import BUDGET_TOKENS, Graph
+from modelyard.runtime.graph import SHARE_TOKENS, Graph
 from modelyard.service.metrics import Metrics
 
 Outputs = NDArray[np.float32]
@@ -71,8 +72,13 @@ class Batcher:
         self._waiting_tokens = 0
         self._number = 0
         self._tokens_per_s = 10_000.0
-        self._pump: asyncio.Task[None] | None = None
-        self._engine = ThreadPoolExecutor(1, thread_name_prefix="graph")
+        self._threads = graph.threads
+        self._running = 0
+        self._is_due = False
+        metrics.queue_requests.set_function(lambda: len(self._jobs))
+        metrics.queue_pieces.set_function(lambda: len(self._pieces))
+        metrics.queue_tokens.set_function(lambda: self._waiting_tokens)
+        self._engine = ThreadPoolExecutor(self._threads, thread_name_prefix="graph")
 
     async def outputs(self, encoded: Encoded) -> PieceOutputs:
         """Outputs of pieces, in their order; raises ServiceBusy.
@@ -109,9 +115,10 @@ class Batcher:
             piece = Piece(job, index, length, self._number)
             insort(self._pieces, piece, key=lambda piece: piece.order)
         self._jobs.append(job)
-        self._count_waiting(tokens)
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._run_all())
+        self._waiting_tokens += tokens
+        if not self._is_due:  # after all that join in this turn of the loop
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._run_more)
         return job
 
     def _leave(self, job: Job) -> None:
@@ -119,29 +126,54 @@ class Batcher:
             self._jobs.remove(job)
             gone = sum(piece.length for piece in self._pieces if piece.job is job)
             self._pieces = [piece for piece in self._pieces if piece.job is not job]
-            self._count_waiting(-gone)
+            self._waiting_tokens -= gone
 
-    def _count_waiting(self, tokens: int) -> None:
-        self._waiting_tokens += tokens
-        self._metrics.waiting(len(self._jobs), len(self._pieces), self._waiting_tokens)
+    def _run_more(self) -> None:
+        """Start a batch on each processor that is idle, as long as pieces wait."""
+        self._is_due = False
+        while self._pieces and self._running < self._threads:
+            self._start_batch(self._next_batch())
 
-    async def _run_all(self) -> None:
-        while self._jobs:
-            batch = self._next_batch()
-            if not await self._ran(batch):  # one request's rows may have broken it: each alone
-                for job in {piece.job: None for piece in batch}:
-                    await self._ran([piece for piece in batch if piece.job is job], alone=True)
+    def _start_batch(self, batch: list[Piece], alone: bool = False) -> None:
+        self._running += 1
+        start = time.monotonic()
+        loop = asyncio.get_running_loop()
+        run = loop.run_in_executor(self._engine, _run, self._graph, batch)
+        run.add_done_callback(partial(self._ended, batch, start, alone))
+
+    def _ended(
+        self, batch: list[Piece], start: float, alone: bool, run: "asyncio.Future[list[Outputs]]"
+    ) -> None:
+        """Hand out a batch's outputs; of one that broke each request is run alone."""
+        self._running -= 1
+        error = run.exception()
+        if error is not None and not alone:  # one request's rows may have broken it
+            for job in {piece.job: None for piece in batch}:
+                self._start_batch([piece for piece in batch if piece.job is job], alone=True)
+            return
+        self._run_more()
+        if error is not None:
+            if not batch[0].job.done.done():
+                batch[0].job.done.set_exception(error)
+            return
+        lengths = [piece.length for piece in batch]
+        rate = self._threads * sum(lengths) / max(1e-6, time.monotonic() - start)
+        self._tokens_per_s += 0.1 * (rate - self._tokens_per_s)
+        self._metrics.batch_ran(lengths)
+        _hand_out(batch, run.result(), self._graph.width)
 
     def _next_batch(self) -> list[Piece]:
         """A batch with the longest piece of the request whose turn it is."""
         self._jobs.rotate(-1)
         longest = max(piece.length for piece in self._pieces if piece.job is self._jobs[-1])
-        start, end = shared(self._pieces, longest)
+        idle = self._threads - self._running
+        budget = min(SHARE_TOKENS, self._waiting_tokens // idle) if idle > 1 else SHARE_TOKENS
+        start, end = shared(self._pieces, longest, budget)
         batch = self._pieces[start:end]
         del self._pieces[start:end]
         for piece in batch:
             self._start(piece.job)
-        self._count_waiting(-sum(piece.length for piece in batch))
+        self._waiting_tokens -= sum(piece.length for piece in batch)
         return batch
 
     def _start(self, job: Job) -> None:
@@ -151,29 +183,12 @@ class Batcher:
         if not job.waiting:
             self._jobs.remove(job)
 
-    async def _ran(self, batch: list[Piece], alone: bool = False) -> bool:
-        """Run a batch and hand out its outputs; an error goes to a request that was alone."""
-        start = time.monotonic()
-        loop = asyncio.get_running_loop()
-        run = loop.run_in_executor(self._engine, _run, self._graph, batch)
-        await asyncio.wait({run})
-        rate = sum(piece.length for piece in batch) / max(1e-6, time.monotonic() - start)
-        self._tokens_per_s += 0.1 * (rate - self._tokens_per_s)
-        error = run.exception()
-        job = batch[0].job
-        if error is None:
-            self._metrics.batch_ran([piece.length for piece in batch])
-            _hand_out(batch, run.result(), self._graph.width)
-        elif alone and not job.done.done():
-            job.done.set_exception(error)
-        return error is None
 
-
-def shared(pieces: list[Piece], length: int) -> tuple[int, int]:
+def shared(pieces: list[Piece], length: int, budget_tokens: int) -> tuple[int, int]:
     """The span of pieces, sorted by length, that share a batch with the oldest of this length."""
     own = bisect_right(pieces, length, key=_length) - 1
     end = bisect_right(pieces, length, lo=own, key=lambda piece: _nearest(piece.length))
-    most = min(MOST_PIECES, max(1, BUDGET_TOKENS // pieces[end - 1].length))
+    most = min(MOST_PIECES, max(1, budget_tokens // pieces[end - 1].length))
     end = min(end, own + most)
     start = bisect_left(pieces, _nearest(pieces[end - 1].length), hi=own, key=_length)
     return max(start, end - most), end
@@ -193,13 +208,17 @@ def _run(graph: Graph, batch: list[Piece]) -> list[Outputs]:
     by_job: dict[Job, list[int]] = {}
     for place, piece in enumerate(batch):
         by_job.setdefault(piece.job, []).append(place)
-    parts = [
-        job.encoded.take(np.array([batch[place].index for place in places]))
-        for job, places in by_job.items()
-    ]
+    parts = [_part(job, batch, places) for job, places in by_job.items()]
     found = each_of(graph.run(one_after_the_other(parts)))
     order = [place for places in by_job.values() for place in places]
     return [own for _, own in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+
+
+def _part(job: Job, batch: list[Piece], places: list[int]) -> Encoded:
+    """The pieces of one request that a batch has; nothing is copied where it is its only one."""
+    if len(job.outputs) == 1:
+        return job.encoded
+    return job.encoded.take(np.array([batch[place].index for place in places]))
 
 
 def _hand_out(batch: list[Piece], outputs: list[Outputs], width: int) -> None:

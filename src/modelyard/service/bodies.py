@@ -108,16 +108,25 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 
     The body must have been read: what the client says next can only be that it has gone.
     """
-    task = asyncio.ensure_future(work)
+    own = asyncio.current_task()
+    assert own is not None
+    is_over = False
+
+    def heard(gone: "asyncio.Future[Any]") -> None:
+        if not is_over and not gone.cancelled():
+            own.cancel()
+
     gone = asyncio.ensure_future(request.receive())
+    gone.add_done_callback(heard)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled() and not own.uncancel():
+            raise ClientDisconnect from None
+        raise
     finally:
+        is_over = True
         gone.cancel()
-        task.cancel()
 
 
 def check_json_type(request: Request) -> None:

@@ -53,11 +53,10 @@ class Metrics:
             "modelyard_padding_tokens", "Tokens of padding run through the graph.", registry=own
         )
 
-    def waiting(self, requests: int, pieces: int, tokens: int) -> None:
-        """Say what waits now."""
-        self.queue_requests.set(requests)
-        self.queue_pieces.set(pieces)
-        self.queue_tokens.set(tokens)
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self.requests.labels(route, method, status).inc()
+        self.seconds.labels(route).observe(seconds)
 
     def batch_ran(self, lengths: Sequence[int]) -> None:
         """Count a batch by the lengths of its pieces."""

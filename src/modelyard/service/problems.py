@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
@@ -27,6 +27,7 @@ STATUS: dict[type[ModelyardError], int] = {
     ServiceBusy: 503,
     BadInput: 422,
 }
+KNOWN: tuple[type[Exception], ...] = (BadInput, ServiceBusy, HTTPException, ClientDisconnect)
 
 
 class Problem(BaseModel):
@@ -45,20 +46,34 @@ class OipError(BaseModel):
     error: str
 
 
-def install(app: FastAPI, retry_after_s: Callable[[], int]) -> None:
-    """Have every error of the app answered in the shape of its family."""
+class Refusals:
+    """Every error as an answer in the shape of its family."""
 
-    async def refused(request: Request, error: Exception) -> Response:
-        refusal = cast(ModelyardError, error)
-        status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-        headers = {"Retry-After": str(retry_after_s())} if status == 503 else {}
-        return answer(request, status, str(error), refusal.code, refusal.page, headers)
+    def __init__(self, retry_after_s: Callable[[], int]):
+        self._retry_after_s = retry_after_s
 
-    app.add_exception_handler(BadInput, refused)
-    app.add_exception_handler(ServiceBusy, refused)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _failed)
+    def install(self, app: FastAPI) -> None:
+        """Have every error of the app answered so."""
+        for kind in (*KNOWN, Exception):
+            app.add_exception_handler(kind, self.response)
+
+    @staticmethod
+    def is_known(error: Exception) -> bool:
+        """Whether an error is a refusal, and no failure of the service."""
+        return isinstance(error, KNOWN)
+
+    async def response(self, request: Request, error: Exception) -> Response:
+        """The answer that tells an error."""
+        if isinstance(error, HTTPException):
+            return _http(request, error)
+        if isinstance(error, ClientDisconnect):
+            return Response(status_code=CLIENT_GONE)
+        if isinstance(error, BadInput | ServiceBusy):
+            status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+            headers = {"Retry-After": str(self._retry_after_s())} if status == 503 else {}
+            return answer(request, status, str(error), error.code, error.page, headers)
+        detail = "The service failed at this request; the reason is in its log."
+        return answer(request, 500, detail, "internal-server-error")
 
 
 def answer(
@@ -94,8 +109,7 @@ def is_oip(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
-async def _http(request: Request, raised: Exception) -> Response:
-    error = cast(HTTPException, raised)
+def _http(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
     detail = error.detail
     if status == 404 and detail == status.phrase:
@@ -105,12 +119,3 @@ async def _http(request: Request, raised: Exception) -> Response:
         detail = f"This path does not take {request.method}; it takes {allowed}."
     code = status.phrase.lower().replace(" ", "-")
     return answer(request, status, detail, code, headers=dict(error.headers or {}))
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    detail = "The service failed at this request; the reason is in its log."
-    return answer(request, 500, detail, "internal-server-error")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelyard.core.errors import SettingInvalid
@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
         self._ready()
 
 
-def serve(app: FastAPI, host: str, port: int, ready: Ready, grace_seconds: int = 60) -> None:
+def serve(app: ASGIApp, host: str, port: int, ready: Ready, grace_seconds: int = 60) -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests in flight and return.
 
     `port` 0 takes a free one. `ready` gets the URL once requests are taken. Requests still
@@ -75,7 +75,7 @@ def serve(app: FastAPI, host: str, port: int, ready: Ready, grace_seconds: int =
             server.run([listener])
 
 
-def configuration(app: FastAPI, grace_seconds: int) -> uvicorn.Config:
+def configuration(app: ASGIApp, grace_seconds: int) -> uvicorn.Config:
     """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own."""
     return uvicorn.Config(
         app,
