@@ -175,6 +175,7 @@ class Broken:
 
     width = 1
     threads = 1
+    pads = True
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

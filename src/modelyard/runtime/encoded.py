@@ -4,7 +4,7 @@ And what a graph gives for them: outputs of each piece, or of each of its tokens
 rows.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,10 +49,14 @@ class Ragged:
         end = int(self.ends[last - 1]) if last else 0
         return Ragged(self.values[start:end], self.ends[first:last] - start, self.fill, self.mask)
 
+    def within(self) -> NDArray[np.bool_]:
+        """Where there is a value, of all pieces as one array (P, T)."""
+        lengths = self.ends - self.starts
+        return np.arange(int(lengths.max(initial=0))) < lengths[:, None]  # type: ignore[no-any-return]
+
     def padded(self) -> "tuple[Indices, NDArray[np.bool_]]":
         """All pieces as one array (P, T), and where in it there is a value."""
-        lengths = self.ends - self.starts
-        within = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+        within = self.within()
         found = np.full(within.shape, self.fill, dtype=np.int64)
         found[within] = self.values
         return found, within
@@ -179,16 +183,19 @@ class Encoded:
         masks = {_beside(name, array.mask) for name, array in found.items() if array.mask}
         return {*found, *masks}
 
-    def whole(self) -> Arrays:
-        """All pieces as arrays, padded to the longest."""
+    def whole(self, flat: Collection[str] = ()) -> Arrays:
+        """All pieces as arrays, padded to the longest; those named in `flat` end to end (N,)."""
         batch: Arrays = {}
         for name, array in self.arrays.items():
-            if isinstance(array, Ragged):
-                batch[name], within = array.padded()
-                if array.mask:
-                    batch[_beside(name, array.mask)] = within.astype(np.int64)
-            else:
+            if not isinstance(array, Ragged):
                 batch[name] = array.whole() if isinstance(array, Deferred) else array
+                continue
+            if name in flat:
+                batch[name], within = array.values.astype(np.int64), array.within()
+            else:
+                batch[name], within = array.padded()
+            if array.mask:
+                batch[_beside(name, array.mask)] = within.astype(np.int64)
         return batch
 
 

@@ -42,7 +42,11 @@ class Graph:
             file, sess_options=options, providers=["CPUExecutionProvider"]
         )
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="graph")
-        self.input_names = [each.name for each in self._session.get_inputs()]
+        inputs = self._session.get_inputs()
+        self.input_names = [each.name for each in inputs]
+        self._flat = {each.name for each in inputs if len(each.shape) == 1}
+        self.pads = not self._flat
+        """Whether shorter pieces of a batch cost as much as its longest."""
         self.width = int(self._session.get_outputs()[0].shape[-1])
 
     def run(self, encoded: Encoded) -> PieceOutputs:
@@ -62,7 +66,7 @@ class Graph:
 
     def _each(self, encoded: Encoded) -> list[Outputs]:
         """The outputs of each piece of a batch: (C,), or (T, C) of its own tokens."""
-        found = self._run(encoded.whole())
+        found = self._run(encoded.whole(self._flat))
         if found.ndim == 2:
             return list(found)
         return [own[:length] for own, length in zip(found, encoded.lengths.tolist(), strict=True)]

@@ -7,8 +7,9 @@ only the graph's runs leave it, each for a thread.
 
 import asyncio
 import time
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right, insort
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +32,8 @@ Outputs = NDArray[np.float32]
 MOST_PIECES = 256
 SLACK_TOKENS = 16
 """Pieces this much shorter than the longest, or a quarter shorter, may share its batch."""
+PACKED = 8
+"""Where nothing is padded but attention, the longest may be so many times as long."""
 
 
 @dataclass(eq=False)
@@ -159,7 +162,7 @@ class Batcher:
         lengths = [piece.length for piece in batch]
         rate = self._threads * sum(lengths) / max(1e-6, time.monotonic() - start)
         self._tokens_per_s += 0.1 * (rate - self._tokens_per_s)
-        self._metrics.batch_ran(lengths)
+        self._metrics.batch_ran(lengths, self._graph.pads)
         _hand_out(batch, run.result(), self._graph.width)
 
     def _next_batch(self) -> list[Piece]:
@@ -168,7 +171,7 @@ class Batcher:
         longest = max(piece.length for piece in self._pieces if piece.job is self._jobs[-1])
         idle = self._threads - self._running
         budget = min(SHARE_TOKENS, self._waiting_tokens // idle) if idle > 1 else SHARE_TOKENS
-        start, end = shared(self._pieces, longest, budget)
+        start, end = shared(self._pieces, longest, budget, self._graph.pads)
         batch = self._pieces[start:end]
         del self._pieces[start:end]
         for piece in batch:
@@ -184,23 +187,38 @@ class Batcher:
             self._jobs.remove(job)
 
 
-def shared(pieces: list[Piece], length: int, budget_tokens: int) -> tuple[int, int]:
-    """The span of pieces, sorted by length, that share a batch with the oldest of this length."""
+def shared(
+    pieces: Sequence[Piece], length: int, budget_tokens: int, pads: bool
+) -> tuple[int, int]:
+    """The span of pieces, sorted by length, that share a batch with the oldest of this length.
+
+    `budget_tokens` holds what is computed: with padding where the graph `pads`.
+    """
     own = bisect_right(pieces, length, key=_length) - 1
-    end = bisect_right(pieces, length, lo=own, key=lambda piece: _nearest(piece.length))
-    most = min(MOST_PIECES, max(1, budget_tokens // pieces[end - 1].length))
-    end = min(end, own + most)
-    start = bisect_left(pieces, _nearest(pieces[end - 1].length), hi=own, key=_length)
-    return max(start, end - most), end
+    start, end, total = own, own + 1, length
+
+    def takes(other: Piece, longest: int) -> bool:
+        count = end - start + 1
+        computed = count * longest if pads else total + other.length
+        near = other.length >= _nearest(longest, pads) and length >= _nearest(longest, pads)
+        return near and computed <= budget_tokens and count <= MOST_PIECES
+
+    while end < len(pieces) and takes(pieces[end], pieces[end].length):
+        total += pieces[end].length
+        end += 1
+    while start and takes(pieces[start - 1], pieces[end - 1].length):
+        start -= 1
+        total += pieces[start].length
+    return start, end
 
 
 def _length(piece: Piece) -> int:
     return piece.length
 
 
-def _nearest(length: int) -> int:
+def _nearest(length: int, pads: bool) -> int:
     """The shortest length that may share a batch with this one, which is the longest of it."""
-    return length - max(SLACK_TOKENS, length // 4)
+    return length - max(SLACK_TOKENS, length // 4) if pads else length // PACKED
 
 
 def _run(graph: Graph, batch: list[Piece]) -> list[Outputs]:

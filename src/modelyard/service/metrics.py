@@ -58,9 +58,9 @@ class Metrics:
         self.requests.labels(route, method, status).inc()
         self.seconds.labels(route).observe(seconds)
 
-    def batch_ran(self, lengths: Sequence[int]) -> None:
-        """Count a batch by the lengths of its pieces."""
-        padded = max(lengths) * len(lengths)
+    def batch_ran(self, lengths: Sequence[int], pads: bool) -> None:
+        """Count a batch by the lengths of its pieces, which are computed with padding or not."""
+        padded = max(lengths) * len(lengths) if pads else sum(lengths)
         self.batch_pieces.observe(len(lengths))
         self.batch_tokens.inc(padded)
         self.padding_tokens.inc(padded - sum(lengths))

@@ -105,7 +105,7 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
     return Estimate(15 + texts / 60, memory_bytes=int(1.2 * GIGA), disk_bytes=GIGA // 8)
 
 
-@stage("compress", version="3", reads=("compress",), gives=Model, estimate=estimate)
+@stage("compress", version="4", reads=("compress",), gives=Model, estimate=estimate)
 def compress(
     project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events
 ) -> None:

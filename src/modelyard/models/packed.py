@@ -1,0 +1,136 @@
+"""Packed: a BERT or RoBERTa network that computes no padding, for the graph.
+
+Texts of a batch differ in length, and what pads them to one length costs as much as words do. Here
+all products of matrices run over the tokens themselves, end to end; only in attention, a small part
+of the work, do the tokens of a text stand in a row of their own.
+
+Zhai, Y. et al. (2023), ByteTransformer: a high-performance transformer boosted for variable-length
+inputs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from modelyard.models.fast_bert import BODIES, CLASSIFIERS, TAGGERS
+from modelyard.models.pooled import Pooled
+
+KNOWN = (*CLASSIFIERS, *TAGGERS, *BODIES)
+
+
+def packed(network: nn.Module) -> nn.Module:
+    """The network in its packed form, where there is one."""
+    return Packed(network) if is_possible(network) else network
+
+
+def is_possible(network: Any) -> bool:
+    """Whether this is an encoder whose layers are BERT's."""
+    own = network.network if isinstance(network, Pooled) else network
+    is_body = type(own).__name__.removeprefix("XLM") in BODIES
+    known = type(own).__name__.removeprefix("XLM") in KNOWN and is_body == (own is not network)
+    return known and not network.config.is_decoder
+
+
+class Packed(nn.Module):
+    """The network's outputs (P, C), vectors (P, W), or (P, T, C) of a tagger, without dropout.
+
+    `input_ids` (N,) are the tokens of P pieces end to end, `token_type_ids` (N,) their types, and
+    `attention_mask` (P, T) has a 1 for each.
+    """
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+        self.heads = int(network.config.num_attention_heads)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Outputs of each piece."""
+        network: Any = self.network
+        body = network.base_model
+        places = _Places(attention_mask)
+        states = self._embedded(input_ids, token_type_ids, places)  # (N, W)
+        if isinstance(network, Pooled) or _is_tagger(network):
+            for layer in body.encoder.layer:
+                states = self._layer(layer, states, places)
+            own = states[places.of]  # (P, T, W)
+            if isinstance(network, Pooled):
+                return network.pooled(own, attention_mask)
+            tagged: Tensor = network.classifier(own)
+            return tagged
+        *most, last = body.encoder.layer
+        for layer in most:
+            states = self._layer(layer, states, places)
+        first = self._first_token(last, states, places)[:, None]  # (P, 1, W)
+        outputs: Tensor = network.classifier(
+            first if body.pooler is None else body.pooler(first)
+        )
+        return outputs
+
+    def _embedded(self, ids: Tensor, types: Tensor | None, places: "_Places") -> Tensor:
+        embeddings: Any = self.network.base_model.embeddings
+        at = places.within
+        padding = getattr(embeddings, "padding_idx", None)
+        if padding is not None:  # RoBERTa's: positions begin after it, and it has its own
+            at = (at + 1) * (ids != padding) + padding
+        found: Tensor = embeddings(
+            input_ids=ids[None],
+            token_type_ids=(torch.zeros_like(ids) if types is None else types)[None],
+            position_ids=at[None],
+        )
+        return found[0]
+
+    def _layer(self, layer: Any, states: Tensor, places: "_Places") -> Tensor:
+        """The states (N, W) after a layer."""
+        own = layer.attention.self
+        told = _all_in_one((own.query, own.key, own.value), states)[places.of]  # (P, T, 3 W)
+        query, key, value = (self._by_head(each) for each in told.chunk(3, dim=-1))
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=places.bias)
+        rows = mixed.transpose(1, 2).flatten(2).flatten(0, 1)[places.back]  # (N, W)
+        out: Tensor = layer.feed_forward_chunk(layer.attention.output(rows, states))
+        return out
+
+    def _first_token(self, layer: Any, states: Tensor, places: "_Places") -> Tensor:
+        """The last layer's state (P, W) of each piece's first token."""
+        own = layer.attention.self
+        first = states[places.of[:, 0]]  # (P, W)
+        told = _all_in_one((own.key, own.value), states)[places.of]  # (P, T, 2 W)
+        key, value = (self._by_head(each) for each in told.chunk(2, dim=-1))
+        query = self._by_head(own.query(first)[:, None])
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=places.bias)
+        out: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed.flatten(1), first))
+        return out
+
+    def _by_head(self, states: Tensor) -> Tensor:
+        """States (P, T, W) as (P, heads, T, W / heads)."""
+        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _is_tagger(network: Any) -> bool:
+    return type(network).__name__.removeprefix("XLM") in TAGGERS
+
+
+class _Places:
+    """Where N tokens stand in P pieces, from a mask (P, T).
+
+    `of` (P, T) is the token at each place, `back` (N,) the place of each token with all places end
+    to end, `within` (N,) where it stands in its piece; `bias` (P, 1, 1, T) lets none be read where
+    there is none.
+    """
+
+    def __init__(self, mask: Tensor):
+        flat = mask.flatten()
+        self.back = flat.nonzero().squeeze(1)
+        self.of = (flat.cumsum(0) - 1).clamp_min(0).view(mask.shape)
+        self.within = self.back % mask.shape[1]
+        least = torch.finfo(torch.float32).min
+        self.bias = (1 - mask[:, None, None].float()) * least
+
+
+def _all_in_one(layers: tuple[Any, ...], states: Tensor) -> Tensor:
+    """What several layers say of states, side by side, as one product."""
+    weight = torch.cat([layer.weight for layer in layers])
+    return linear(states, weight, torch.cat([layer.bias for layer in layers]))
