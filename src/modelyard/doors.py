@@ -174,15 +174,21 @@ def release_folder(given: Path | None) -> Path:
 
 
 def open_release(
-    folder: Path | None, public_key: Path | None = None, candidates: Path | None = None
+    folder: Path | None,
+    public_key: Path | None = None,
+    candidates: Path | None = None,
+    threads: int | None = None,
 ) -> Runtime:
-    """Verify a release, then open it, with other candidates than its own where they are given."""
+    """Verify a release, then open it, with other candidates than its own where they are given.
+
+    It runs on so many processors, or on all.
+    """
     from modelyard import inputs, targets
     from modelyard.runtime import seal
 
     folder = release_folder(folder)
     seal.verify(folder, public_key)
-    runtime = Runtime.open(folder, inputs.find, targets.find)
+    runtime = Runtime.open(folder, inputs.find, targets.find, threads)
     if not candidates:
         return runtime
     seal.verify(candidates, public_key)
@@ -248,15 +254,18 @@ def serve_release(
     port: int,
     ready: Callable[[str], None],
     candidates: Path | None = None,
+    threads: int | None = None,
+    is_shared: bool = False,
 ) -> None:
     """Verify and open a release and serve it until stopped; `ready` gets its address."""
     from modelyard.service.app import create_app
     from modelyard.service.server import serve
 
     folder = release_folder(given)
-    runtime = open_release(folder, public_key, candidates)
+    runtime = open_release(folder, public_key, candidates, threads)
     limits = read_project(folder / RESOLVED).serve
-    serve(create_app(runtime, release_info(folder, runtime), limits), host, port, ready)
+    app = create_app(runtime, release_info(folder, runtime), limits)
+    serve(app, host, port, ready, is_shared=is_shared)
 
 
 def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":

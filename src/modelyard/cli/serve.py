@@ -1,6 +1,7 @@
 """Serve a release: a JSON API, Open Inference Protocol v2, metrics and a page to try it."""
 
 import argparse
+import sys
 
 from modelyard.cli.options import add_candidates, add_release
 
@@ -11,21 +12,70 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_candidates(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that share the port (default: 1)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="processors for each worker (default: all there are, shared out among them)",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
     """Verify, load, and serve until stopped; requests in flight finish."""
-    from modelyard.doors import serve_release
+    from modelyard.service.workers import check, end_with_parent, is_worker
 
-    def ready(url: str) -> None:
-        print(f"serving  {url}\n  try it    {url}/\n  API docs  {url}/docs", flush=True)
+    check(options.workers)
+    if options.workers > 1 and not is_worker():
+        return _together(options)
+    if is_worker():
+        end_with_parent()
+    from modelyard.doors import serve_release
 
     serve_release(
         options.release,
         options.public_key,
         options.host,
         options.port,
-        ready,
+        _ready,
         candidates=options.candidates,
+        threads=_threads(options),
+        is_shared=is_worker(),
     )
     return 0
+
+
+def _together(options: argparse.Namespace) -> int:
+    from modelyard.service.workers import serve_together
+
+    given: dict[str, object] = {
+        "--public-key": options.public_key,
+        "--candidates": options.candidates,
+        "--host": options.host,
+        "--workers": options.workers,
+        "--threads": options.threads,
+    }
+    words = [word for name, value in given.items() if value for word in (name, str(value))]
+    command = [sys.executable, "-m", "modelyard", "serve", *words]
+    if options.release:
+        command.append(str(options.release))
+    return serve_together(command, options.workers, options.host, options.port, _ready)
+
+
+def _threads(options: argparse.Namespace) -> int | None:
+    """Processors for this process; None is all."""
+    import os
+
+    from modelyard.core.errors import SettingInvalid
+
+    cores = len(os.sched_getaffinity(0))
+    if options.threads is None:
+        return max(1, cores // options.workers) if options.workers > 1 else None
+    if not 1 <= options.threads <= cores:
+        raise SettingInvalid(f"--threads takes 1 to {cores} here; got {options.threads}.")
+    return int(options.threads)
+
+
+def _ready(url: str) -> None:
+    print(f"serving  {url}\n  try it    {url}/\n  API docs  {url}/docs", flush=True)

@@ -65,9 +65,7 @@ class Packed(nn.Module):
         for layer in most:
             states = self._layer(layer, states, places)
         first = self._first_token(last, states, places)[:, None]  # (P, 1, W)
-        outputs: Tensor = network.classifier(
-            first if body.pooler is None else body.pooler(first)
-        )
+        outputs: Tensor = network.classifier(first if body.pooler is None else body.pooler(first))
         return outputs
 
     def _embedded(self, ids: Tensor, types: Tensor | None, places: "_Places") -> Tensor:

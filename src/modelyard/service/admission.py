@@ -53,7 +53,7 @@ class Admission:
         self._admitted_rows = 0
         self._batcher = Batcher(runtime.graph, metrics, MOST_WAITING_TOKENS)
         self._encoder = Encoder(runtime)
-        metrics.admitted_rows.set_function(lambda: self._admitted_rows)
+        metrics.watch(metrics.admitted_rows, lambda: self._admitted_rows)
 
     async def predict(self, rows: Sequence[Row]) -> tuple[list[Answer], Usage]:
         """Answers for rows, in their order; raises BadInput and ServiceBusy."""

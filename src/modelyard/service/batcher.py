@@ -78,9 +78,9 @@ class Batcher:
         self._threads = graph.threads
         self._running = 0
         self._is_due = False
-        metrics.queue_requests.set_function(lambda: len(self._jobs))
-        metrics.queue_pieces.set_function(lambda: len(self._pieces))
-        metrics.queue_tokens.set_function(lambda: self._waiting_tokens)
+        metrics.watch(metrics.queue_requests, lambda: len(self._jobs))
+        metrics.watch(metrics.queue_pieces, lambda: len(self._pieces))
+        metrics.watch(metrics.queue_tokens, lambda: self._waiting_tokens)
         self._engine = ThreadPoolExecutor(self._threads, thread_name_prefix="graph")
 
     async def outputs(self, encoded: Encoded) -> PieceOutputs:
@@ -187,9 +187,7 @@ class Batcher:
             self._jobs.remove(job)
 
 
-def shared(
-    pieces: Sequence[Piece], length: int, budget_tokens: int, pads: bool
-) -> tuple[int, int]:
+def shared(pieces: Sequence[Piece], length: int, budget_tokens: int, pads: bool) -> tuple[int, int]:
     """The span of pieces, sorted by length, that share a batch with the oldest of this length.
 
     `budget_tokens` holds what is computed: with padding where the graph `pads`.

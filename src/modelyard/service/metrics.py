@@ -1,8 +1,19 @@
-"""What the service counts, in Prometheus form."""
+"""What the service counts, in Prometheus form; of several workers, all together."""
 
-from collections.abc import Sequence
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import Gauge as AnyGauge
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from modelyard.service.workers import COUNTS
+
+REFRESH_SECONDS = 0.5
+Gauge = partial(AnyGauge, multiprocess_mode="livesum")
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 PIECES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -13,6 +24,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._is_shared = COUNTS in os.environ
+        self._watched: list[tuple[AnyGauge, Callable[[], int]]] = []
         own = self.registry
         self.requests = Counter(
             "modelyard_requests",
@@ -53,6 +66,27 @@ class Metrics:
             "modelyard_padding_tokens", "Tokens of padding run through the graph.", registry=own
         )
 
+    def watch(self, gauge: AnyGauge, count: Callable[[], int]) -> None:
+        """Have a gauge tell a count without cost to requests: when it is asked for.
+
+        Where workers tell for each other, theirs are half a second old at most.
+        """
+        if not self._is_shared:
+            gauge.set_function(count)
+            return
+        self._watched.append((gauge, count))
+        if len(self._watched) == 1:
+            threading.Thread(target=self._refresh_always, daemon=True).start()
+
+    def _refresh_always(self) -> None:
+        while True:
+            self._refresh()
+            time.sleep(REFRESH_SECONDS)
+
+    def _refresh(self) -> None:
+        for gauge, count in list(self._watched):
+            gauge.set(count())
+
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
         self.requests.labels(route, method, status).inc()
@@ -67,4 +101,9 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
-        return generate_latest(self.registry)
+        if not self._is_shared:
+            return generate_latest(self.registry)
+        self._refresh()
+        of_all = CollectorRegistry()
+        MultiProcessCollector(of_all)  # type: ignore[no-untyped-call]
+        return generate_latest(of_all)

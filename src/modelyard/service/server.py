@@ -60,14 +60,23 @@ class Server(uvicorn.Server):
         self._ready()
 
 
-def serve(app: ASGIApp, host: str, port: int, ready: Ready, grace_seconds: int = 60) -> None:
+def serve(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    ready: Ready,
+    grace_seconds: int = 60,
+    is_shared: bool = False,
+) -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests in flight and return.
 
-    `port` 0 takes a free one. `ready` gets the URL once requests are taken. Requests still
+    `port` 0 takes a free one, and one that `is_shared` is taken with others. `ready` gets the URL
+    once requests are taken. Requests still
     unanswered `grace_seconds` after the signal are given up. Raises SettingInvalid where the
     address cannot be used.
     """
-    with _listening(host, port) as listener:
+    with bound(host, port, is_shared) as listener:
+        listener.listen(BACKLOG)
         taken = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         server = Server(configuration(app, grace_seconds), lambda: ready(f"http://{shown}:{taken}"))
@@ -93,18 +102,24 @@ def configuration(app: ASGIApp, grace_seconds: int) -> uvicorn.Config:
     )
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int, is_shared: bool = False) -> socket.socket:
+    """A socket at an address, shared with others of this user or not; raises SettingInvalid."""
     if not 0 <= port <= MOST_PORT:
         raise SettingInvalid(f"--port takes 0 to {MOST_PORT}; got {port}.")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind((host, port))
     except (OSError, TypeError, UnicodeError) as error:
+        made.close()
         reason = getattr(error, "strerror", None) or error
         raise SettingInvalid(
             f"Cannot listen on {host!r} port {port}: {reason}; choose another with "
             "--host and --port."
         ) from None
+    return made
 
 
 @contextmanager
