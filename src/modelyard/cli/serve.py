@@ -60,7 +60,7 @@ def _together(options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "modelyard", "serve", *words]
     if options.release:
         command.append(str(options.release))
-    return serve_together(command, options.workers, options.host, options.port, _ready)
+    return serve_together(command, options.workers, options.host, options.port, _ready, _tell)
 
 
 def _threads(options: argparse.Namespace) -> int | None:
@@ -75,6 +75,10 @@ def _threads(options: argparse.Namespace) -> int | None:
     if not 1 <= options.threads <= cores:
         raise SettingInvalid(f"--threads takes 1 to {cores} here; got {options.threads}.")
     return int(options.threads)
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _ready(url: str) -> None:

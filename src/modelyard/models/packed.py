@@ -104,7 +104,8 @@ class Packed(nn.Module):
 
     def _by_head(self, states: Tensor) -> Tensor:
         """States (P, T, W) as (P, heads, T, W / heads)."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        width = states.shape[-1] // self.heads
+        return states.view(*states.shape[:2], self.heads, width).transpose(1, 2)
 
 
 def _is_tagger(network: Any) -> bool:

@@ -52,7 +52,7 @@ class Ragged:
     def within(self) -> NDArray[np.bool_]:
         """Where there is a value, of all pieces as one array (P, T)."""
         lengths = self.ends - self.starts
-        return np.arange(int(lengths.max(initial=0))) < lengths[:, None]  # type: ignore[no-any-return]
+        return np.arange(int(lengths.max(initial=0))) < lengths[:, None]
 
     def padded(self) -> "tuple[Indices, NDArray[np.bool_]]":
         """All pieces as one array (P, T), and where in it there is a value."""

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -56,15 +55,20 @@ def end_with_parent() -> None:
 
 
 def serve_together(
-    words: Sequence[str], workers: int, host: str, port: int, ready: Callable[[str], None]
+    words: Sequence[str],
+    workers: int,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> int:
     """Run so many workers of the command `words` until told to stop; the exit status.
 
-    `ready` gets the address once all take requests. Raises SettingInvalid where the address cannot
+    `ready` gets the address once all take requests, `tell` what becomes of workers. Raises SettingInvalid where the address cannot
     be used.
     """
     with _reserved(host, port) as taken, tempfile.TemporaryDirectory() as counts:
-        crew = Crew([*words, "--port", str(taken)], workers, counts)
+        crew = Crew([*words, "--port", str(taken)], workers, counts, tell)
         with _heard(crew.stop):
             return crew.run(ready)
 
@@ -96,7 +100,10 @@ def _heard(stop: Callable[[], None]) -> Iterator[None]:
 class Crew:
     """Workers, started one after the other and replaced when they die."""
 
-    def __init__(self, words: Sequence[str], workers: int, counts: str):
+    def __init__(
+        self, words: Sequence[str], workers: int, counts: str, tell: Callable[[str], None]
+    ):
+        self._tell = tell
         self._words = list(words)
         self._workers = workers
         self._counts = counts
@@ -158,7 +165,7 @@ class Crew:
         """Start another in place of one that took requests; whether that one takes them too."""
         self._running.remove(died)
         how = f"signal {-died.returncode}" if died.returncode < 0 else f"status {died.returncode}"
-        print(f"a worker ended with {how}; starting another", file=sys.stderr, flush=True)
+        self._tell(f"a worker ended with {how}; starting another")
         _forget(died.pid, self._counts)
         return bool(self._started()) or self._is_stopping
 
