@@ -64,8 +64,8 @@ def serve_together(
 ) -> int:
     """Run so many workers of the command `words` until told to stop; the exit status.
 
-    `ready` gets the address once all take requests, `tell` what becomes of workers. Raises SettingInvalid where the address cannot
-    be used.
+    `ready` gets the address once all take requests, `tell` what becomes of workers. Raises
+    SettingInvalid where the address cannot be used.
     """
     with _reserved(host, port) as taken, tempfile.TemporaryDirectory() as counts:
         crew = Crew([*words, "--port", str(taken)], workers, counts, tell)
