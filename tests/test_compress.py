@@ -74,7 +74,7 @@ def random_pieces(lengths: list[int], pad_id: int) -> Encoded:
     return pieces_of([random.integers(5, 60, n).tolist() for n in lengths], fill=pad_id)
 
 
-@pytest.fixture(scope="module", params=["Bert", "Roberta", "DistilBert"])
+@pytest.fixture(scope="module", params=["Bert", "Roberta", "XLMRoberta", "DistilBert"])
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Encoded, Any]:
@@ -94,6 +94,18 @@ def test_the_graph_says_what_the_network_says(exported: tuple[Path, Encoded, Any
     assert np.ptp(outputs, axis=0).max() > 0.1
     np.testing.assert_allclose(graph.outputs(pieces), outputs, atol=1e-5)
     np.testing.assert_allclose(graph.run(pieces), outputs, atol=1e-5)
+
+
+def test_only_networks_that_are_not_known_compute_padding(
+    exported: tuple[Path, Encoded, Any],
+) -> None:
+    folder, pieces, _ = exported
+    graph = Graph(folder / "int8.onnx")
+    is_known = "DistilBert" not in folder.name
+    assert graph.pads is not is_known
+    taken = onnx.load(folder / "int8.onnx").graph.input
+    ranks = {each.name: len(each.type.tensor_type.shape.dim) for each in taken}
+    assert ranks == {"input_ids": 1 if is_known else 2, "attention_mask": 2}
 
 
 def test_int8_is_near_the_network(exported: tuple[Path, Encoded, Any]) -> None:
