@@ -92,14 +92,23 @@ class Packed(nn.Module):
         return out
 
     def _first_token(self, layer: Any, states: Tensor, places: "_Places") -> Tensor:
-        """The last layer's state (P, W) of each piece's first token."""
+        """The last layer's state (P, W) of each piece's first token.
+
+        With q the query of a head and K its key matrix, q (K x + b) = (q K) x + q b, and what is
+        the same for all tokens drops out of the softmax; the values fold in the same way. So no
+        product runs over all tokens.
+        """
         own = layer.attention.self
-        first = states[places.of[:, 0]]  # (P, W)
-        told = _all_in_one((own.key, own.value), states)[places.of]  # (P, T, 2 W)
-        key, value = (self._by_head(each) for each in told.chunk(2, dim=-1))
-        query = self._by_head(own.query(first)[:, None])
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=places.bias)
-        out: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed.flatten(1), first))
+        read, first = states[places.of], states[places.of[:, 0]]  # (P, T, W), (P, W)
+        width = states.shape[-1]
+        key, value = (part.weight.view(self.heads, -1, width) for part in (own.key, own.value))
+        query = own.query(first).view(-1, self.heads, width // self.heads).transpose(0, 1)
+        folded = (query @ key).transpose(0, 1)  # (P, heads, W)
+        scores = folded @ read.transpose(1, 2) * (width // self.heads) ** -0.5  # (P, heads, T)
+        mixed = (scores + places.bias[:, 0]).softmax(-1) @ read  # (P, heads, W)
+        told = (mixed.transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1)  # (P, heads, d)
+        attended = told.reshape(first.shape) + own.value.bias
+        out: Tensor = layer.feed_forward_chunk(layer.attention.output(attended, first))
         return out
 
     def _by_head(self, states: Tensor) -> Tensor:
