@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from modelyard import doors
+from modelyard.cli.answers import answer
 from modelyard.cli.main import main
-from modelyard.cli.predict import answer
 from modelyard.core.artefacts import Manifest
 from modelyard.core.errors import SettingInvalid
 from modelyard.core.events import silent
