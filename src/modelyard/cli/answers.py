@@ -1,7 +1,7 @@
 """Answers for the rows of a file: each row with its answer, or with why it has none."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def _read(runtime: "Runtime", records: "list[Record]", beside: Path) -> "list[Re
             for name, kind in files.items()
             if name in record.values
         }
-        found.append(replace(record, values={**record.values, **own}))
+        found.append(record._replace(values={**record.values, **own}))
     return found
 
 
@@ -75,9 +75,9 @@ def _problems(runtime: "Runtime", records: "list[Record]", counted_in: str) -> I
     """Why each row has no answer, or None."""
     columns = runtime.columns
     readable = [record.values for record in records if not record.problem]
-    known = {name for name in columns.names if any(name in row for row in readable)}
+    known = [name for name in columns.names if any(name in row for row in readable)]
     for record in records:
-        lacks = [name for name in columns.names if name in known and name not in record.values]
+        lacks = [name for name in known if name not in record.values]
         if record.problem:
             yield f"{counted_in} {record.number}: {record.problem}"
         elif lacks:
@@ -92,11 +92,18 @@ def _own(record: "Record", taken: Mapping[str, None]) -> dict[str, Any]:
 
     if not record.problem and taken.keys().isdisjoint(record.values):
         return record.values
-    row = {n: v for n, v in record.values.items() if not (record.problem and n in UNNAMED)}
-    own = {}
-    for name, value in row.items():
-        kept = name
-        while kept in taken or (kept != name and kept in row):
-            kept = f"given_{kept}"
-        own[kept] = value
-    return own
+    row = record.values
+    if record.problem:
+        row = {name: value for name, value in row.items() if name not in UNNAMED}
+    return dict(zip(_names(tuple(row), tuple(taken)), row.values(), strict=True))
+
+
+@lru_cache  # most rows of a file have the same columns
+def _names(given: tuple[str, ...], taken: tuple[str, ...]) -> tuple[str, ...]:
+    kept = []
+    for name in given:
+        other = name
+        while other in taken or (other != name and other in given):
+            other = f"given_{other}"
+        kept.append(other)
+    return tuple(kept)

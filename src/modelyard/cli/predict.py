@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
@@ -52,14 +53,17 @@ def main(options: argparse.Namespace) -> int:
     from modelyard.core.errors import RowsUnreadable
     from modelyard.data.files import open_filled
     from modelyard.data.parts import begun
+    from modelyard.doors import release_folder
 
     out = options.out or options.file.with_suffix(f".predictions{options.file.suffix}")
     _refuse(options, out)
+    options.release = release_folder(options.release)
     opened = open_filled(options.file, options.encoding)
     _tell_encoding(opened)
     with events(as_json=False) as tell, begun(out, _causes(options), tell) as parts:
-        for progress in _answered(opened, options, out, parts):
-            tell(progress)
+        with closing(_answered(opened, options, out, parts)) as work:
+            for progress in work:
+                tell(progress)
         if parts.refused == parts.rows:
             raise RowsUnreadable(
                 f"None of the {parts.rows:,} rows could be answered: {parts.first_problem}."
@@ -84,12 +88,12 @@ def _refuse(options: argparse.Namespace, out: Path) -> None:
 def _causes(options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on; a killed run is gone on with where none of it has changed."""
     from modelyard import __version__
-    from modelyard.doors import release_folder, signed_digest
+    from modelyard.doors import signed_digest
 
     own = options.candidates
     found = options.file.stat()
     return {
-        "release": signed_digest(release_folder(options.release), options.public_key),
+        "release": signed_digest(options.release, options.public_key),
         "set of candidates": signed_digest(own, options.public_key) if own else None,
         "file of rows": [str(options.file.resolve()), found.st_size, found.st_mtime_ns],
         "encoding": options.encoding,
@@ -99,7 +103,7 @@ def _causes(options: argparse.Namespace) -> dict[str, Any]:
 
 def _answered(
     opened: "Opened", options: argparse.Namespace, out: Path, parts: "Parts"
-) -> "Iterator[Progress]":
+) -> "Generator[Progress, None, None]":
     """Answer the parts that are not done."""
     from modelyard.cli.workers import answered
 
@@ -107,9 +111,10 @@ def _answered(
     first = list(islice(reading.batches, 2))
     processes = options.processes if len(first) > 1 else 1
     work = _work(opened, options, out, parts.folder, first[0], processes)
-    for part in answered(reading.left(first), work, processes):
-        parts.add(part)
-        yield reading.progress()
+    with closing(answered(reading.left(first), work, processes)) as found:
+        for part in found:
+            parts.add(part)
+            yield reading.progress()
 
 
 def _work(
@@ -122,11 +127,10 @@ def _work(
 ) -> "Work":
     from modelyard.cli.answers import columns_of
     from modelyard.cli.workers import Work
-    from modelyard.doors import answer_fields, release_folder
+    from modelyard.doors import answer_fields
 
-    release = release_folder(options.release)
     return Work(
-        release=release,
+        release=options.release,
         public_key=options.public_key,
         candidates=options.candidates,
         threads=max(1, len(os.sched_getaffinity(0)) // processes),
@@ -134,7 +138,7 @@ def _work(
         beside=options.file.parent,
         folder=folder,
         out=out,
-        columns=tuple(columns_of(first, answer_fields(release))),
+        columns=tuple(columns_of(first, answer_fields(options.release))),
     )
 
 

@@ -7,12 +7,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,9 @@ class Work:
 Numbered = tuple[int, "list[Record]"]
 
 
-def answered(parts: Iterable[Numbered], work: Work, processes: int) -> Iterator["Part"]:
+def answered(
+    parts: Iterable[Numbered], work: Work, processes: int
+) -> Generator["Part", None, None]:
     """Write each part's rows with their answers; gives parts as they are done, in any order.
 
     Few parts are in memory at a time. Raises what a part raises, and WorkerDied.
@@ -60,8 +62,7 @@ def answered(parts: Iterable[Numbered], work: Work, processes: int) -> Iterator[
     waiting: set[Future[Part]] = set()
     with _processes(processes, work.threads) as pool:
         for number, records in parts:
-            rows = [(each.number, each.values, each.problem) for each in records]
-            waiting.add(pool.submit(_answer_rows, work, number, rows))
+            waiting.add(pool.submit(_answer, work, number, records))
             if len(waiting) == processes * (1 + PARTS_AHEAD):
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (each.result() for each in done)
@@ -105,14 +106,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _answer_rows(
-    work: Work, number: int, rows: "list[tuple[int, dict[str, object], str | None]]"
-) -> "Part":
-    from modelyard.data.files import Record
-
-    return _answer(work, number, [Record(*row) for row in rows])
-
-
 def _answer(work: Work, number: int, records: "list[Record]") -> "Part":
     """Write a part."""
     from modelyard.cli.answers import ERROR, answer
@@ -124,7 +117,7 @@ def _answer(work: Work, number: int, records: "list[Record]") -> "Part":
     return Part(number, len(rows), len(problems), next(iter(problems), None), size)
 
 
-@cache
+@lru_cache(maxsize=1)
 def _runtime(work: Work) -> "Runtime":
     from modelyard.doors import open_release
 

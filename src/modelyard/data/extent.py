@@ -22,10 +22,7 @@ class Extent:
     @contextmanager
     def open(self, path: Path, encoding: str, newline: str | None) -> Iterator[TextIOWrapper]:
         """Open a text file and follow how far it is read, in bytes."""
-        with path.open(encoding=encoding, newline=newline) as file:
-            self.total, self.done = path.stat().st_size, file.buffer.tell
-            try:
-                yield file
-            finally:
-                read = file.buffer.tell()
-                self.done = lambda: read
+        with path.open("rb") as raw, TextIOWrapper(raw, encoding, newline=newline) as file:
+            self.total, self.done = path.stat().st_size, raw.tell
+            yield file
+            self.done = lambda: self.total

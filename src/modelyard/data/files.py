@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 from modelyard.core.errors import RowsEmpty, RowsMissing, RowsUnreadable, SettingInvalid
 from modelyard.data import conll
@@ -26,18 +26,18 @@ Row = Mapping[str, Any]
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SUFFIXES = ".csv, .tsv, .jsonl, .ndjson or .parquet"
 TAGGED = (".conll", ".bio", ".iob")
-BATCH_BYTES = 1 << 25
+BATCH_BYTES = 1 << 24
 PENDING_BATCHES = 16
+PLAIN = (str, float, int, type(None))
 LONGEST_PATH = 4000
 ALL_FIELDS, LINE = UNNAMED = ("(all fields)", "(line)")
 """Where a record with a problem keeps what has no column."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One row of a source: its number from 1 (a line, where the source has lines), its values.
 
-    `problem` says why the values cannot be used as they are.
+    `problem` says why the values cannot be used as they are. (A tuple, as there are millions.)
     """
 
     number: int
@@ -290,8 +290,10 @@ class Writer:
 
 
 def _refuse_other_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:
-    for name in chain.from_iterable(rows):
-        if name not in columns:
+    known = frozenset(columns)
+    for row in rows:
+        if not known.issuperset(row):
+            name = next(name for name in row if name not in known)
             raise SettingInvalid(
                 f"A row has the column {name!r}, which the first rows have not; such rows can be "
                 "written as .jsonl."
@@ -317,8 +319,7 @@ class CsvForm:
             self._columns = list(dict.fromkeys(chain.from_iterable(rows)))
             self._rows.writerow(self._columns)
         _refuse_other_columns(rows, self._columns)
-        for row in rows:
-            self._rows.writerow([_cell(row.get(name)) for name in self._columns])
+        self._rows.writerows([_cell(row.get(name)) for name in self._columns] for row in rows)
 
     def close(self) -> None:
         """Close the file."""
@@ -326,14 +327,20 @@ class CsvForm:
 
 
 def _cell(value: Any) -> Any:
-    if not isinstance(value, dict | list):
-        return _written(value) if isinstance(value, bytes) else value
-    return json.dumps(value, ensure_ascii=False, default=_written)
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, bytes):
+        return _written(value)
+    return _as_json(value) if isinstance(value, dict | list) else value
 
 
 def _written(value: Any) -> str:
     """What JSON has no form for: bytes as base64, all else as text."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+_as_json = json.JSONEncoder(ensure_ascii=False, default=_written).encode
+"""`json.dumps` would make the encoder again for each value."""
 
 
 class TsvForm(CsvForm):
@@ -352,7 +359,7 @@ class JsonlForm:
     def write(self, rows: Sequence[Row]) -> None:
         """Write some rows."""
         for row in rows:
-            self._file.write(json.dumps(row, ensure_ascii=False, default=_written) + "\n")
+            self._file.write(_as_json(row) + "\n")
 
     def close(self) -> None:
         """Close the file."""

@@ -252,12 +252,16 @@ class _Tables:
 
     def join(self, parts: Sequence[Path], out: Path) -> None:
         """Write a row group for each part."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         schema = typed(reduce(_wider, map(_schema_of, parts)))
-        with pq.ParquetWriter(out, schema) as writer:
-            for part in parts:
-                writer.write_table(_cast(part, schema))
+        try:
+            with pq.ParquetWriter(out, schema) as writer:
+                for part in parts:
+                    writer.write_table(_cast(part, schema))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise no_parquet(error) from None
 
 
 def _schema_of(part: Path) -> Any:
