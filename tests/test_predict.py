@@ -23,7 +23,7 @@ from modelyard.data.files import open_rows
 from modelyard.data.parts import Parts, begun
 from modelyard.runtime import seal
 
-PARTS = 12
+PARTS = 8
 GONE_SECONDS = 30.0
 
 
@@ -92,7 +92,7 @@ def test_a_killed_run_is_gone_on_with(
     out, rng, standing = tmp_path / "out.csv", random.Random(processes), 0
     for _ in range(kills):
         with started(release, many, out, processes) as running:
-            wait_for_parts(running, out, standing + rng.randint(1, 3))
+            wait_for_parts(running, out, standing + rng.randint(1, 2))
             time.sleep(rng.uniform(0, 0.02))  # wherever it is then
             children = psutil.Process(running.pid).children(recursive=True)
             running.kill()
