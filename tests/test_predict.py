@@ -24,7 +24,7 @@ from modelyard.data.parts import Parts, begun
 from modelyard.runtime import seal
 
 PARTS = 8
-GONE_SECONDS = 30.0
+GONE_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,21 @@ def wait_for_parts(running: subprocess.Popen[str], out: Path, parts: int) -> Non
         time.sleep(0.002)
 
 
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    ends = time.monotonic() + GONE_SECONDS
+    while any(map(is_there, processes)):
+        assert time.monotonic() < ends, "an orphan goes on"
+        time.sleep(0.01)
+
+
+def is_there(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended may be known until whoever adopted it asks for it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -97,8 +112,8 @@ def test_a_killed_run_is_gone_on_with(
             children = psutil.Process(running.pid).children(recursive=True)
             running.kill()
             assert running.wait() == -signal.SIGKILL
-            _, alive = psutil.wait_procs(children, timeout=GONE_SECONDS)
-            assert not alive and not out.exists()
+            wait_until_gone(children)
+            assert not out.exists()
         assert parts_done(out) > standing
         standing = parts_done(out)
     with started(release, many, out, processes) as running:
