@@ -13,6 +13,7 @@ SUBJECTS = (
     "match",
     "rates",
     "memory",
+    "batch",
     "startup",
     "flow",
     "tamper",

@@ -54,11 +54,11 @@ def _write(folder: Path) -> None:
     for part, rows in (("train", ROWS), ("validation", CHECKED_ROWS), ("test", CHECKED_ROWS)):
         schema = pa.schema([("_row", pa.int64()), ("text", pa.string()), ("label", pa.string())])
         with pq.ParquetWriter(folder / "dataset" / f"{part}.parquet", schema) as file:
-            for table in _tables(rng, rows):
+            for table in tables(rng, rows):
                 file.write_table(table.cast(schema))
 
 
-def _tables(rng: random.Random, rows: int) -> Iterator[pa.Table]:
+def tables(rng: random.Random, rows: int) -> Iterator[pa.Table]:
     """Texts of 6 to 30 words."""
     for start in range(0, rows, CHUNK_ROWS):
         numbers = range(start, min(start + CHUNK_ROWS, rows))

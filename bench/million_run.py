@@ -1,4 +1,4 @@
-"""Train on a Dataset, or predict its training texts: prints seconds and the peak of memory."""
+"""Train on a Dataset, predict its training texts, or time the engine alone: prints figures."""
 
 import json
 import resource
@@ -10,6 +10,8 @@ from modelyard.core.artefacts import Dataset, Model
 from modelyard.core.events import silent
 from modelyard.core.project_file import read_project
 from modelyard.core.store import Draft
+
+CHUNK_ROWS = 8192
 
 
 def train(folder: Path) -> None:
@@ -24,17 +26,36 @@ def train(folder: Path) -> None:
 
 
 def predict(folder: Path) -> None:
-    """Every training text through the runtime, batch by batch, as the command reads a file."""
+    """Every training text through the runtime, batch by batch, in this process."""
     from modelyard import inputs, targets
-    from modelyard.cli.predict import BATCH_ROWS, answer
+    from modelyard.cli.answers import answer
+    from modelyard.cli.predict import PART_ROWS
     from modelyard.data.files import Writer, open_filled
     from modelyard.runtime.runtime import Runtime
 
     runtime = Runtime.open(folder / "model" / "out", inputs.find, targets.find)
     opened = open_filled(folder / "dataset" / "train.parquet")
     with Writer(folder / "answers.parquet") as writer:
-        for records in opened.batches(BATCH_ROWS):
+        for records in opened.batches(PART_ROWS):
             writer.write(list(answer(runtime, records, opened.counted_in)))
+
+
+def engine(folder: Path) -> None:
+    """Every row of a file through a project's release: the seconds that `predict` itself takes."""
+    import pyarrow.parquet as pq
+
+    import modelyard
+
+    runtime, seconds = modelyard.load(folder), 0.0
+    with pq.ParquetFile(folder / "texts.parquet") as file:
+        for number, batch in enumerate(file.iter_batches(CHUNK_ROWS, columns=["text"])):
+            rows = batch.to_pylist()
+            if number == 0:
+                runtime.predict(rows)  # to warm up
+            began = time.perf_counter()
+            runtime.predict(rows)
+            seconds += time.perf_counter() - began
+    print(json.dumps({"seconds": seconds}))
 
 
 def _draft(folder: Path) -> Draft:
@@ -44,7 +65,11 @@ def _draft(folder: Path) -> Draft:
 
 
 if __name__ == "__main__":
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    if what == "engine":
+        engine(folder)
+        raise SystemExit
     began = time.perf_counter()
-    {"train": train, "predict": predict}[sys.argv[1]](Path(sys.argv[2]))
+    {"train": train, "predict": predict}[what](folder)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": time.perf_counter() - began, "peak_bytes": peak_bytes}))

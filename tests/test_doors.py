@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from modelyard import doors
+from modelyard.cli.answers import answer
 from modelyard.cli.main import main
-from modelyard.cli.predict import answer
 from modelyard.core.artefacts import Manifest
 from modelyard.core.errors import SettingInvalid
 from modelyard.core.events import silent
@@ -115,18 +115,6 @@ def _runtime() -> Any:
 def answered(*rows: dict[str, Any]) -> list[dict[str, Any]]:
     records = [Record(number, row) for number, row in enumerate(rows, start=1)]
     return list(answer(_runtime(), records, "line"))
-
-
-def test_a_file_none_of_whose_rows_can_be_answered_is_refused(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(doors, "open_release", lambda *given: _runtime())
-    rows = project / "rows.csv"
-    rows.write_text("text\na film, and more\nanother, too\n", encoding="utf-8")
-    assert main(["predict", str(project), str(rows)]) == 2
-    told = capsys.readouterr().err
-    assert "None of the 2 rows could be answered: line 2: it has 2 fields" in told
-    assert [path.name for path in project.glob("*predictions*")] == []
 
 
 def test_a_row_that_cannot_be_read_harms_no_other(tmp_path: Path) -> None:

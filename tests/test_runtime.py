@@ -104,6 +104,13 @@ def test_a_piece_longer_than_a_share_is_one_batch(sums: Graph) -> None:
     assert found[:, 0].tolist() == [3, 4 * SHARE_TOKENS, 15]
 
 
+def test_batches_do_not_depend_on_threads_where_shares_are_given(tmp_path: Path) -> None:
+    file, encoded = write_sum_graph(tmp_path / "sum.onnx"), encoded_of([1, 9, 2, 8, 3])
+    for threads in (1, 4):
+        padded = Graph(file, threads, shares=1).outputs(encoded)[:, 1]
+        assert padded.tolist() == [9] * 5
+
+
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=20))
 def test_rows_are_the_mean_of_their_pieces(counts: list[int]) -> None:
     row_of = np.repeat(np.arange(len(counts)), counts)

@@ -178,21 +178,37 @@ def open_release(
     public_key: Path | None = None,
     candidates: Path | None = None,
     threads: int | None = None,
+    shares: int | None = None,
 ) -> Runtime:
     """Verify a release, then open it, with other candidates than its own where they are given.
 
-    It runs on so many processors, or on all.
+    `threads` and `shares` are the graph's.
     """
     from modelyard import inputs, targets
     from modelyard.runtime import seal
 
     folder = release_folder(folder)
     seal.verify(folder, public_key)
-    runtime = Runtime.open(folder, inputs.find, targets.find, threads)
+    runtime = Runtime.open(folder, inputs.find, targets.find, threads, shares)
     if not candidates:
         return runtime
     seal.verify(candidates, public_key)
     return replace(runtime, index=_index_beside(folder, candidates))
+
+
+def signed_digest(folder: Path, public_key: Path | None = None) -> str:
+    """Verify a signed folder; a digest of it, by what was signed."""
+    from modelyard.runtime import seal
+
+    seal.verify(folder, public_key)
+    return digest.of_file(folder / seal.SIGNATURE)
+
+
+def answer_fields(folder: Path) -> tuple[str, ...]:
+    """The fields of a release's answers, without opening its graph."""
+    from modelyard import targets
+
+    return tuple(targets.find(Model(folder).spec.target.kind).wire.model_fields)
 
 
 def _index_beside(release: Path, candidates: Path) -> Index:

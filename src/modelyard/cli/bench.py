@@ -86,7 +86,7 @@ def _measured(options: argparse.Namespace, clients: Sequence[int]) -> "Speed":
 
 def _rows(runtime: "Runtime", file: Path) -> list[dict[str, Any]]:
     """The first rows of a file that the release can answer, its own columns alone."""
-    from modelyard.cli.predict import readable
+    from modelyard.cli.answers import readable
     from modelyard.core.errors import RowsUnreadable
     from modelyard.data.files import open_filled
     from modelyard.runtime.runtime import SEEN

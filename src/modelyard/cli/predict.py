@@ -1,19 +1,27 @@
 """Predict a file of rows with a release: csv, tsv, jsonl or parquet, in and out; or conll, in."""
 
 import argparse
+import os
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from modelyard.cli.options import add_candidates, add_release
 
 if TYPE_CHECKING:
+    from modelyard.cli.workers import Numbered, Work
+    from modelyard.core.events import Progress
     from modelyard.data.files import Opened, Record
-    from modelyard.runtime.runtime import Runtime
+    from modelyard.data.parts import Parts
 
-BATCH_ROWS = 2048
-ERROR = "error"
+PART_ROWS = 2048
+MOST_PROCESSES = 64
+DEFAULT_PROCESSES = 4
+"""At most, where nothing is said: each holds the network once."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -29,109 +37,144 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="where the answers go; the suffix says the form (default: FILE.predictions.SUFFIX)",
     )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=min(len(os.sched_getaffinity(0)), DEFAULT_PROCESSES),
+        metavar="N",
+        help="processes that answer rows, and share the cores "
+        f"(default: one for each core, at most {DEFAULT_PROCESSES})",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
     """Stream rows through the release; the output appears whole or not at all."""
-    from modelyard.core.errors import RowsUnreadable, SettingInvalid
-    from modelyard.data.files import Writer, open_filled
-    from modelyard.doors import open_release
+    from modelyard.cli.screen import events
+    from modelyard.core.errors import RowsUnreadable
+    from modelyard.data.files import open_filled
+    from modelyard.data.parts import begun
+    from modelyard.doors import release_folder
 
     out = options.out or options.file.with_suffix(f".predictions{options.file.suffix}")
-    if out.resolve() == options.file.resolve():
-        raise SettingInvalid(f"--out {out} is the file of rows itself; give another file.")
-    runtime = open_release(options.release, options.public_key, options.candidates)
+    _refuse(options, out)
+    options.release = release_folder(options.release)
     opened = open_filled(options.file, options.encoding)
     _tell_encoding(opened)
-    done, refused, first = 0, 0, None
-    with Writer(out) as writer:
-        for records in opened.batches(BATCH_ROWS):
-            answered = list(answer(runtime, records, opened.counted_in, options.file.parent))
-            writer.write(answered)
-            done, first = done + len(answered), first or answered[0][ERROR]
-            refused += sum(row[ERROR] is not None for row in answered)
-            print(f"\r{done:,} rows", end="", file=sys.stderr, flush=True)
-        if refused == done:
-            raise RowsUnreadable(f"None of the {done:,} rows could be answered: {first}.")
-    print(f"\r{done:,} rows to {out}, {refused:,} of them without an answer", file=sys.stderr)
+    with events(as_json=False) as tell, begun(out, _causes(options), tell) as parts:
+        with closing(_answered(opened, options, out, parts)) as work:
+            for progress in work:
+                tell(progress)
+        if parts.refused == parts.rows:
+            raise RowsUnreadable(
+                f"None of the {parts.rows:,} rows could be answered: {parts.first_problem}."
+            )
+        parts.publish()
+    told = f"{parts.rows:,} rows to {out}, {parts.refused:,} of them without an answer"
+    print(told, file=sys.stderr)
     return 0
+
+
+def _refuse(options: argparse.Namespace, out: Path) -> None:
+    from modelyard.core.errors import SettingInvalid
+    from modelyard.data.files import refuse_place
+
+    refuse_place(out)
+    if out.resolve() == options.file.resolve():
+        raise SettingInvalid(f"--out {out} is the file of rows itself; give another file.")
+    if not 1 <= options.processes <= MOST_PROCESSES:
+        raise SettingInvalid(f"--processes takes 1 to {MOST_PROCESSES}; got {options.processes}.")
+
+
+def _causes(options: argparse.Namespace) -> dict[str, Any]:
+    """What the answers depend on; a killed run is gone on with where none of it has changed."""
+    from modelyard import __version__
+    from modelyard.doors import signed_digest
+
+    own = options.candidates
+    found = options.file.stat()
+    return {
+        "release": signed_digest(options.release, options.public_key),
+        "set of candidates": signed_digest(own, options.public_key) if own else None,
+        "file of rows": [str(options.file.resolve()), found.st_size, found.st_mtime_ns],
+        "encoding": options.encoding,
+        "version of modelyard": f"{__version__}, {PART_ROWS} rows a part",
+    }
+
+
+def _answered(
+    opened: "Opened", options: argparse.Namespace, out: Path, parts: "Parts"
+) -> "Generator[Progress, None, None]":
+    """Answer the parts that are not done."""
+    from modelyard.cli.workers import answered
+
+    reading = Reading(opened, parts)
+    first = list(islice(reading.batches, 2))
+    processes = options.processes if len(first) > 1 else 1
+    work = _work(opened, options, out, parts.folder, first[0], processes)
+    with closing(answered(reading.left(first), work, processes)) as found:
+        for part in found:
+            parts.add(part)
+            yield reading.progress()
+
+
+def _work(
+    opened: "Opened",
+    options: argparse.Namespace,
+    out: Path,
+    folder: Path,
+    first: "Sequence[Record]",
+    processes: int,
+) -> "Work":
+    from modelyard.cli.answers import columns_of
+    from modelyard.cli.workers import Work
+    from modelyard.doors import answer_fields
+
+    return Work(
+        release=options.release,
+        public_key=options.public_key,
+        candidates=options.candidates,
+        threads=max(1, len(os.sched_getaffinity(0)) // processes),
+        counted_in=opened.counted_in,
+        beside=options.file.parent,
+        folder=folder,
+        out=out,
+        columns=tuple(columns_of(first, answer_fields(options.release))),
+    )
+
+
+class Reading:
+    """Reads a file part by part, and tells how far the work has come and what is left."""
+
+    def __init__(self, opened: "Opened", parts: "Parts"):
+        self.batches = self._counted(opened.batches(PART_ROWS))
+        self._extent = opened.extent
+        self._parts = parts
+        self._rows = 0
+        self._rows_before, self._began_s = parts.rows, monotonic()
+
+    def _counted(self, batches: "Iterator[list[Record]]") -> "Iterator[list[Record]]":
+        for records in batches:
+            self._rows += len(records)
+            yield records
+
+    def left(self, first: "Sequence[list[Record]]") -> "Iterator[Numbered]":
+        """The parts that are not done, with their numbers; `first` have been read already."""
+        for number, records in enumerate(chain(first, self.batches)):
+            if number not in self._parts.done:
+                yield number, records
+
+    def progress(self) -> "Progress":
+        """Rows done, of as many as the file has by the share that has been read of it."""
+        from modelyard.core.events import Progress
+
+        done, share = self._parts.rows, self._extent.share
+        total = max(done, round(self._rows / share)) if share else done
+        rate = (done - self._rows_before) / (monotonic() - self._began_s)
+        left_s = (total - done) / rate if share else None
+        return Progress("predict", done, total, "rows", left_s, {"rows_per_s": rate})
 
 
 def _tell_encoding(opened: "Opened") -> None:
     if opened.encoding and opened.encoding.confidence < 1:
         told = f"{opened.encoding.name}, for {opened.encoding.why}"
         print(f"encoding: {told}; where letters are wrong, give --encoding", file=sys.stderr)
-
-
-def readable(
-    runtime: "Runtime", records: "list[Record]", counted_in: str, beside: Path = Path()
-) -> list[dict[str, Any]]:
-    """The rows that can be answered, of all that `answer` would take."""
-    asked = [_read(runtime, record, beside) for record in records]
-    return _without(asked, _problems(runtime, asked, counted_in))
-
-
-def _without(records: "list[Record]", problems: "Iterable[str | None]") -> list[dict[str, Any]]:
-    return [r.values for r, problem in zip(records, problems, strict=True) if problem is None]
-
-
-def answer(
-    runtime: "Runtime", records: "list[Record]", counted_in: str, beside: Path = Path()
-) -> Iterator[dict[str, Any]]:
-    """Each row with its answer; a row that cannot be answered says why and harms no other.
-
-    Paths in the rows start from `beside` where they are relative. A column of the row that is
-    named like one of the answer's comes out as `given_` and its name.
-    Raises ColumnMissing where rows can be read and none has the release's input column.
-    """
-    asked = [_read(runtime, record, beside) for record in records]
-    problems = list(_problems(runtime, asked, counted_in))
-    answers = iter(runtime.predict(_without(asked, problems)))
-    empty = dict.fromkeys((*runtime.answer_fields, ERROR))
-    for record, problem in zip(records, problems, strict=True):
-        found = next(answers) if problem is None else {}
-        yield {**_own(record, empty), **empty, **found, ERROR: problem}
-
-
-def _read(runtime: "Runtime", record: "Record", beside: Path) -> "Record":
-    """A row of which values that are the paths of files are those files."""
-    from dataclasses import replace
-
-    from modelyard import inputs
-
-    named = [each for each in runtime.spec.inputs if inputs.find(each.kind).is_file]
-    own = {
-        each.column: inputs.find(each.kind).read(record.values[each.column], beside)
-        for each in named
-        if each.column in record.values
-    }
-    return replace(record, values={**record.values, **own}) if own else record
-
-
-def _problems(runtime: "Runtime", records: "list[Record]", counted_in: str) -> Iterator[str | None]:
-    """Why each row has no answer, or None."""
-    columns = runtime.columns
-    readable = [record.values for record in records if not record.problem]
-    known = {name for name in columns.names if any(name in row for row in readable)}
-    for record in records:
-        lacks = [name for name in columns.names if name in known and name not in record.values]
-        if record.problem:
-            yield f"{counted_in} {record.number}: {record.problem}"
-        elif lacks:
-            yield f"the row lacks the column {lacks[0]!r}"
-        else:
-            yield runtime.problem(record.values)
-
-
-def _own(record: "Record", taken: Container[str]) -> dict[str, Any]:
-    """The row's columns, renamed where the answer has one of that name."""
-    from modelyard.data.files import UNNAMED
-
-    row = {n: v for n, v in record.values.items() if not (record.problem and n in UNNAMED)}
-    own = {}
-    for name, value in row.items():
-        kept = name
-        while kept in taken or (kept != name and kept in row):
-            kept = f"given_{kept}"
-        own[kept] = value
-    return own

@@ -26,7 +26,8 @@
     │   ├── RequestInvalid           a request the API cannot answer (422)
     │   └── RequestTooLarge          over a limit of the API (413)
     ├── RequirementFailed            exit status 1: [accept] does not hold
-    └── ServiceBusy                  the queue is full (503)
+    ├── ServiceBusy                  the queue is full (503)
+    └── WorkerDied                   a process that did part of the work is gone
 
 A message is one sentence or two: what happened, what was got, what is allowed,
 what to do next.
@@ -207,3 +208,9 @@ class ServiceBusy(ModelyardError):
     """The service's queue is full; try again after the time it says."""
 
     code = "service-busy"
+
+
+class WorkerDied(ModelyardError):
+    """A process that answered rows for a command ended before it had."""
+
+    code = "worker-died"

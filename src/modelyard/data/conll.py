@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.core.errors import RowsUnreadable
+from modelyard.data.extent import Extent
 
 TEXT, SPANS = "text", "spans"
 OUTSIDE = "O"
@@ -41,12 +42,12 @@ class Form:
     spaced: bool
 
 
-def sentences(path: Path, encoding: str) -> Iterator[Sentence]:
-    """The sentences of a file."""
+def sentences(path: Path, encoding: str, extent: Extent | None = None) -> Iterator[Sentence]:
+    """The sentences of a file; `extent` follows how far it is read."""
     line, problem = 0, None
     tokens: list[str] = []
     tags: list[str] = []
-    with path.open(encoding=encoding, newline=None) as file:
+    with (extent or Extent()).open(path, encoding, newline=None) as file:
         for number, text in enumerate(file, start=1):
             fields = _fields(text)
             if not fields or fields[0].startswith(DOCUMENT):

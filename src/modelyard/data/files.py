@@ -11,31 +11,33 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, count, islice
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 from modelyard.core.errors import RowsEmpty, RowsMissing, RowsUnreadable, SettingInvalid
 from modelyard.data import conll
 from modelyard.data.encodings import Encoding, choose
+from modelyard.data.extent import Extent
 
 Row = Mapping[str, Any]
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SUFFIXES = ".csv, .tsv, .jsonl, .ndjson or .parquet"
 TAGGED = (".conll", ".bio", ".iob")
+BATCH_BYTES = 1 << 24
 PENDING_BATCHES = 16
+PLAIN = (str, float, int, type(None))
 LONGEST_PATH = 4000
 ALL_FIELDS, LINE = UNNAMED = ("(all fields)", "(line)")
 """Where a record with a problem keeps what has no column."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One row of a source: its number from 1 (a line, where the source has lines), its values.
 
-    `problem` says why the values cannot be used as they are.
+    `problem` says why the values cannot be used as they are. (A tuple, as there are millions.)
     """
 
     number: int
@@ -54,10 +56,19 @@ class Opened:
     delimiter: str | None = None
     tags: str | None = None
     """The scheme of the tags, where the rows are tagged tokens."""
+    extent: Extent = field(default_factory=Extent)
 
-    def batches(self, batch_rows: int) -> Iterator[list[Record]]:
-        """The records in batches, in their order."""
-        while batch := list(islice(self.records, batch_rows)):
+    def batches(self, batch_rows: int, batch_bytes: int = BATCH_BYTES) -> Iterator[list[Record]]:
+        """The records in batches, in their order; a batch of long values has fewer rows."""
+        batch: list[Record] = []
+        size = 0
+        for record in self.records:
+            batch.append(record)
+            size += sum(len(v) for v in record.values.values() if isinstance(v, str | bytes))
+            if len(batch) == batch_rows or size >= batch_bytes:
+                yield batch
+                batch, size = [], 0
+        if batch:
             yield batch
 
 
@@ -70,16 +81,19 @@ def open_rows(path: Path, encoding: str = "auto") -> Opened:
         )
     if path.stat().st_size == 0:
         raise RowsEmpty(f"{path} is empty; it needs a header line and rows.")
+    extent = Extent()
     if suffix == ".parquet":
-        return Opened(_parquet_records(path), "row")
+        return Opened(_parquet_records(path, extent), "row", extent=extent)
     chosen = choose(path, encoding)
-    if suffix == ".jsonl":
-        return Opened(_jsonl_records(path, chosen.name), "line", chosen)
     if suffix in TAGGED:
         form = conll.form_of(path, chosen.name)
-        return Opened(_tagged_records(path, chosen.name, form), "line", chosen, tags=form.scheme)
+        records = _tagged_records(path, chosen.name, form, extent)
+        return Opened(records, "line", chosen, tags=form.scheme, extent=extent)
+    if suffix == ".jsonl":
+        return Opened(_jsonl_records(path, chosen.name, extent), "line", chosen, extent=extent)
     delimiter = "\t" if suffix == ".tsv" else _delimiter(path, chosen.name)
-    return Opened(_csv_records(path, chosen.name, delimiter), "line", chosen, delimiter)
+    records = _csv_records(path, chosen.name, delimiter, extent)
+    return Opened(records, "line", chosen, delimiter, extent=extent)
 
 
 def form_of(path: Path) -> str:
@@ -116,9 +130,9 @@ def _delimiter(path: Path, encoding: str) -> str:
     return "," if "," in header else max(DELIMITERS, key=lambda d: (header.count(d), d == ","))
 
 
-def _csv_records(path: Path, encoding: str, delimiter: str) -> Iterator[Record]:
+def _csv_records(path: Path, encoding: str, delimiter: str, extent: Extent) -> Iterator[Record]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # long texts are judged later, by length
-    with path.open(encoding=encoding, newline="") as file:
+    with extent.open(path, encoding, newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         header = _header(path, reader)
         while True:
@@ -168,8 +182,8 @@ def _csv_record(number: int, header: list[str], fields: list[str]) -> Record:
     return Record(number, values)
 
 
-def _jsonl_records(path: Path, encoding: str) -> Iterator[Record]:
-    with path.open(encoding=encoding, newline="") as file:
+def _jsonl_records(path: Path, encoding: str, extent: Extent) -> Iterator[Record]:
+    with extent.open(path, encoding, newline="") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _jsonl_record(number, line)
@@ -202,28 +216,42 @@ def _jsonl_record(number: int, line: str) -> Record:
     return Record(number, values)
 
 
-def _tagged_records(path: Path, encoding: str, form: conll.Form) -> Iterator[Record]:
-    for each in conll.sentences(path, encoding):
+def _tagged_records(
+    path: Path, encoding: str, form: conll.Form, extent: Extent
+) -> Iterator[Record]:
+    for each in conll.sentences(path, encoding, extent):
         if each.problem:
             yield Record(each.line, {LINE: " ".join(each.tokens)[:1000]}, each.problem)
         else:
             yield Record(each.line, conll.row_of(each, form))
 
 
-def _parquet_records(path: Path) -> Iterator[Record]:
+def _parquet_records(path: Path, extent: Extent) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
             _refuse_twice(path, file.schema_arrow.names)
-            numbers = count(1)
-            for batch in file.iter_batches(batch_size=4096):
-                for values in batch.to_pylist():
-                    yield Record(next(numbers), values)
+            number = 0
+            extent.total, extent.done = file.metadata.num_rows, lambda: number
+            batches = file.iter_batches(batch_size=4096)
+            rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+            for number, values in enumerate(rows, start=1):
+                yield Record(number, values)
     except (ValueError, OverflowError, pa.ArrowNotImplementedError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RowsUnreadable(f"{path} is no Parquet file that can be read: {reason}.") from None
+
+
+def refuse_place(path: Path) -> None:
+    """Raise SettingInvalid where rows cannot be written at a path."""
+    if path.suffix.lower() not in (*WRITERS, ".ndjson"):
+        raise SettingInvalid(f"{path}: rows can be written as {SUFFIXES}.")
+    if not path.parent.is_dir():
+        raise SettingInvalid(f"{path}: there is no folder {path.parent}; make it first.")
+    if path.is_dir():
+        raise SettingInvalid(f"{path} is a folder; name a file for the rows.")
 
 
 class Writer:
@@ -234,12 +262,7 @@ class Writer:
     """
 
     def __init__(self, path: Path):
-        if path.suffix.lower() not in (*WRITERS, ".ndjson"):
-            raise SettingInvalid(f"{path}: rows can be written as {SUFFIXES}.")
-        if not path.parent.is_dir():
-            raise SettingInvalid(f"{path}: there is no folder {path.parent}; make it first.")
-        if path.is_dir():
-            raise SettingInvalid(f"{path} is a folder; name a file for the rows.")
+        refuse_place(path)
         self._path = path
         self._draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         self._form = WRITERS[form_of(path)](self._draft)
@@ -267,38 +290,48 @@ class Writer:
 
 
 def _refuse_other_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:
-    for name in chain.from_iterable(rows):
-        if name not in columns:
+    known = frozenset(columns)
+    for row in rows:
+        if not known.issuperset(row):
+            name = next(name for name in row if name not in known)
             raise SettingInvalid(
                 f"A row has the column {name!r}, which the first rows have not; such rows can be "
                 "written as .jsonl."
             )
 
 
-class _CsvForm:
-    def __init__(self, path: Path, delimiter: str = ","):
+class CsvForm:
+    """Rows as csv; the first ones say which columns there are, unless these are given.
+
+    Where they are given the file goes on from another and has no header.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str] = (), delimiter: str = ","):
         self._file: IO[str] = path.open(
             "w", encoding="utf-8", errors="backslashreplace", newline=""
         )
         self._rows = csv.writer(self._file, delimiter=delimiter, lineterminator="\n")
-        self._columns: list[str] = []
+        self._columns = list(columns)
 
     def write(self, rows: Sequence[Row]) -> None:
+        """Write some rows; raises SettingInvalid for one with another column."""
         if not self._columns:
             self._columns = list(dict.fromkeys(chain.from_iterable(rows)))
             self._rows.writerow(self._columns)
         _refuse_other_columns(rows, self._columns)
-        for row in rows:
-            self._rows.writerow([_cell(row.get(name)) for name in self._columns])
+        self._rows.writerows([_cell(row.get(name)) for name in self._columns] for row in rows)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 def _cell(value: Any) -> Any:
-    if not isinstance(value, dict | list):
-        return _written(value) if isinstance(value, bytes) else value
-    return json.dumps(value, ensure_ascii=False, default=_written)
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, bytes):
+        return _written(value)
+    return _as_json(value) if isinstance(value, dict | list) else value
 
 
 def _written(value: Any) -> str:
@@ -306,20 +339,30 @@ def _written(value: Any) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
-class _TsvForm(_CsvForm):
-    def __init__(self, path: Path):
-        super().__init__(path, "\t")
+_as_json = json.JSONEncoder(ensure_ascii=False, default=_written).encode
+"""`json.dumps` would make the encoder again for each value."""
 
 
-class _JsonlForm:
-    def __init__(self, path: Path):
+class TsvForm(CsvForm):
+    """Rows as csv with tabs."""
+
+    def __init__(self, path: Path, columns: Sequence[str] = ()):
+        super().__init__(path, columns, "\t")
+
+
+class JsonlForm:
+    """Rows as lines of JSON, whichever columns each has."""
+
+    def __init__(self, path: Path, columns: Sequence[str] = ()):
         self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def write(self, rows: Sequence[Row]) -> None:
+        """Write some rows."""
         for row in rows:
-            self._file.write(json.dumps(row, ensure_ascii=False, default=_written) + "\n")
+            self._file.write(_as_json(row) + "\n")
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -348,22 +391,17 @@ class _ParquetForm:
         return any(all(row.get(name) in (None, []) for row in rows) for name in columns)
 
     def _flush(self) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         rows = self._waiting()
-        columns = list(dict.fromkeys(chain.from_iterable(rows)))
-        found = _table([{name: row.get(name) for name in columns} for row in rows]).schema
-        typed = [
-            pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in found
-        ]
-        self._writer = pq.ParquetWriter(self._path, pa.schema(typed))
+        schema = typed(table_of(rows).schema)
+        self._writer = pq.ParquetWriter(self._path, schema)
         self._write_table(rows)
         self._pending = []
 
     def _write_table(self, rows: Sequence[Row]) -> None:
         _refuse_other_columns(rows, self._writer.schema.names)
-        self._writer.write_table(_table(rows, self._writer.schema))
+        self._writer.write_table(table_of(rows, self._writer.schema))
 
     def close(self) -> None:
         if self._writer is None:
@@ -371,20 +409,38 @@ class _ParquetForm:
         self._writer.close()
 
 
-def _table(rows: Sequence[Row], schema: Any = None) -> Any:
+def typed(schema: Any) -> Any:
+    """An Arrow schema, with text as the type of a column that has no value."""
     import pyarrow as pa
 
+    return pa.schema(
+        [pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in schema]
+    )
+
+
+def table_of(rows: Sequence[Row], schema: Any = None) -> Any:
+    """Rows as an Arrow table with every column that one of them has; raises SettingInvalid."""
+    import pyarrow as pa
+
+    columns = schema.names if schema else list(dict.fromkeys(chain.from_iterable(rows)))
     try:
-        return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+        return pa.Table.from_pydict(
+            {name: [row.get(name) for row in rows] for name in columns}, schema=schema
+        )
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
-        raise SettingInvalid(
-            f"A column holds values that Parquet cannot ({error}); write such rows as .jsonl."
-        ) from None
+        raise no_parquet(error) from None
+
+
+def no_parquet(error: Exception) -> SettingInvalid:
+    """The error that says that rows do not go into one table."""
+    return SettingInvalid(
+        f"A column holds values that Parquet cannot ({error}); write such rows as .jsonl."
+    )
 
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
-    ".csv": _CsvForm,
-    ".tsv": _TsvForm,
-    ".jsonl": _JsonlForm,
+    ".csv": CsvForm,
+    ".tsv": TsvForm,
+    ".jsonl": JsonlForm,
     ".parquet": _ParquetForm,
 }

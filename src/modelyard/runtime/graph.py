@@ -29,10 +29,16 @@ Outputs = NDArray[np.float32]
 
 
 class Graph:
-    """An ONNX graph, loaded once and called by any thread."""
+    """An ONNX graph, loaded once and called by any thread.
 
-    def __init__(self, file: Path, threads: int | None = None):
+    `outputs` makes at least `shares` batches of what it is given: by default as many as there
+    are threads, so that none is idle. In int8 a piece's outputs depend a little on the batch it
+    is in; with `shares` given they do not depend on the machine.
+    """
+
+    def __init__(self, file: Path, threads: int | None = None, shares: int | None = None):
         self.threads = threads or len(os.sched_getaffinity(0))
+        self._least_batches = shares or self.threads
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -55,7 +61,7 @@ class Graph:
 
     def outputs(self, encoded: Encoded, budget_tokens: int = SHARE_TOKENS) -> PieceOutputs:
         """All pieces, batched by length with little padding: their outputs, in their order."""
-        budget = min(budget_tokens, int(encoded.lengths.sum()) // self.threads + 1)
+        budget = min(budget_tokens, int(encoded.lengths.sum()) // self._least_batches + 1)
         batches = list(batches_by_length(encoded.lengths, budget))
         found = self._pool.map(lambda some: self._each(encoded.take(some)), batches)
         in_order: list[Any] = [None] * len(encoded.lengths)

@@ -53,13 +53,17 @@ class Runtime:
         find_input: Callable[[str], Encodes],
         find_target: Callable[[str], Decodes],
         threads: int | None = None,
+        shares: int | None = None,
     ) -> "Runtime":
-        """Open a folder; the two finders give what knows the inputs and the target."""
+        """Open a folder; the two finders give what knows the inputs and the target.
+
+        `threads` and `shares` are the graph's.
+        """
         spec = Model(folder).spec
         target = find_target(spec.target.kind)
         return cls(
             spec=spec,
-            graph=Graph(folder / str(spec.graph), threads),
+            graph=Graph(folder / str(spec.graph), threads, shares),
             columns=columns_of(spec, folder, find_input),
             decode_outputs=target.decode,
             answer_fields=tuple(target.wire.model_fields),
