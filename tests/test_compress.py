@@ -27,7 +27,9 @@ from modelyard.models.export import export, network_outputs
 from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.graph import Graph
 from modelyard.runtime.runtime import Runtime
-from modelyard.stages.compress import Rung, _choice, compress
+from modelyard.stages.choice import named
+from modelyard.stages.compress import compress
+from modelyard.stages.rungs import Rung
 
 LABELS = ["bad", "good"]
 TEXTS = [row["text"] for row in make_rows(60, seed=3)]
@@ -246,7 +248,7 @@ def test_int8_is_released_where_it_loses_little(
     assert small["low"] < small["value"] <= small["high"]
     assert small["rows"] == len(TEXTS)
     assert small["bytes"] == (result.folder / "graph.onnx").stat().st_size < plain["bytes"]
-    assert set(result.record["rows_per_s"]) == {"fp32", "int8"}
+    assert set(result.record["rungs"]) == {"fp32", "int8"}
 
 
 def test_the_model_predicts_and_still_loads_with_transformers(
@@ -289,8 +291,8 @@ def test_a_loss_of_just_what_is_allowed_is_allowed() -> None:
         for name, value in (("fp32", 0.92), ("int8", 0.91))
     ]
     assert rungs[1].loss > 0.01
-    assert _choice(rungs, "int8", 0.01)[0] == "int8"
-    assert _choice(rungs, "int8", 0.0099)[0] == "fp32"
+    assert named(rungs, "int8", 0.01).name == "int8"
+    assert named(rungs, "int8", 0.0099).name == "fp32"
 
 
 def test_fp32_is_made_alone_where_it_is_asked_for(
