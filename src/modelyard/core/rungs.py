@@ -10,11 +10,22 @@ from dataclasses import dataclass, replace
 
 GRAPHS = ("fp32", "bf16", "int8")
 """Forms of a graph, the plainest first; stages/rungs.py makes them."""
-NETWORKS = ("vocabulary", "layers-N", "feed-forward-N", "low-rank-N", "static")
-"""Ways to a smaller network; models/smaller.py makes them. N stands for a number."""
+NETWORKS = (
+    *("layers-N", "static", "feed-forward-half", "feed-forward-quarter", "heads-half"),
+    *("low-rank-half", "vocabulary"),
+)
+"""Ways to a smaller network, what saves most first; N stands for a number.
+
+models/smaller.py makes them.
+"""
+ALONE = ("static",)
+"""Ways that leave nothing of what other ways have done."""
+SMALLER_ALONE = ("vocabulary",)
+"""Ways that save size and no time."""
 AUTO = "auto"
 DEFAULT_GRAPH = GRAPHS[0]
 NUMBER = re.compile(r"\d+$")
+DEGREE = re.compile(r"-(\d+|N|half|quarter)$")
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ class RungName:
         >>> str(RungName(("layers-3",), "int8").with_way("layers-2"))
         'layers-2+int8'
         """
-        kept = tuple(own for own in self.ways if kind_of(own) != kind_of(way))
+        others = [own for own in self.ways if kind_of(own) != kind_of(way)]
+        kept = () if way in ALONE else tuple(others)
         return replace(self, ways=(*kept, way))
 
     def below(self) -> "list[RungName]":
@@ -62,10 +74,19 @@ class RungName:
 
 
 def kind_of(way: str) -> str:
-    """A way with N in place of its number.
+    """A way without how far it goes.
 
-    >>> kind_of("layers-3"), kind_of("static")
-    ('layers-N', 'static')
+    >>> kind_of("layers-3"), kind_of("feed-forward-half"), kind_of("static")
+    ('layers', 'feed-forward', 'static')
+    """
+    return DEGREE.sub("", way)
+
+
+def pattern_of(way: str) -> str:
+    """A way as NETWORKS has it, with N in place of a number.
+
+    >>> pattern_of("layers-3")
+    'layers-N'
     """
     return NUMBER.sub("N", way)
 
@@ -78,11 +99,10 @@ def problem(name: str) -> str | None:
     """
     *ways, last = name.split("+")
     parts = ways if last in GRAPHS else [*ways, last]
-    kinds = [kind_of(part) for part in parts]
-    for part, kind in zip(parts, kinds, strict=True):
-        if kind not in NETWORKS:
+    for part in parts:
+        if pattern_of(part) not in NETWORKS:
             return f"there is no rung {part!r}; {_nearest(part)}"
-    if len(set(kinds)) < len(kinds):
+    if len(set(map(kind_of, parts))) < len(parts):
         return f"each way can be taken once; {name!r} takes one twice"
     return None
 
@@ -91,7 +111,7 @@ def _nearest(part: str) -> str:
     if part in GRAPHS:
         return "the form of the graph comes last, as in 'layers-3+int8'"
     known = [AUTO, *GRAPHS, *NETWORKS]
-    if near := difflib.get_close_matches(kind_of(part), known, n=1, cutoff=0.5):
+    if near := difflib.get_close_matches(pattern_of(part), known, n=1, cutoff=0.5):
         number = NUMBER.search(part)
         return f"did you mean {re.sub('N$', number[0] if number else 'N', near[0])!r}?"
     return f"known are {AUTO}, and {', '.join(NETWORKS)} before {', '.join(GRAPHS)}, with + between"

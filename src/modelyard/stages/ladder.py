@@ -10,7 +10,7 @@ from modelyard.checks import limits
 from modelyard.core.events import Events, Progress
 from modelyard.core.measure import Measure
 from modelyard.core.project import Project
-from modelyard.core.rungs import RungName, kind_of
+from modelyard.core.rungs import NETWORKS, SMALLER_ALONE, RungName, kind_of, pattern_of
 from modelyard.runtime.encoded import of_pieces
 from modelyard.runtime.graph import Graph
 from modelyard.runtime.index import Index
@@ -157,7 +157,10 @@ def _next(
 ) -> str | None:
     """The next way that nothing speaks against."""
     seen = {way for name in tried for way in name.ways}
-    for way in ladder.students.ways():
+    able = sorted(ladder.students.ways(), key=lambda way: NETWORKS.index(pattern_of(way)))
+    for way in able:
+        if way in SMALLER_ALONE and SIZE not in ladder.project.accept:
+            continue
         before = best.with_way(way).ways[:-1]
         if way not in seen and kind_of(way) not in left and way in ladder.students.ways(before):
             return way

@@ -139,6 +139,17 @@ def significant(value: float) -> str:
     return f"{value:#.2g}" if 1e-4 <= value < 1 else f"{value:.1f}"
 
 
+def cost(value: float) -> str:
+    """A price, with three digits and no exponent.
+
+    >>> cost(0.01234), cost(12.3456), cost(0.0), cost(2e-7)
+    ('0.0123', '12.3', '0', '0.0000002')
+    """
+    decimals = DIGITS - 1 - math.floor(math.log10(value)) if value > 0 else 0
+    text = f"{value:,.{max(0, decimals)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def amount(value: float) -> str:
     """A number in the unit of the target: three digits or more, and an exponent only if needed.
 

@@ -1,0 +1,384 @@
+"""The ladder: which rungs are climbed, which is taken, and what a killed climb goes on from."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from tests.small_models import TEXTS, made, right_rows, untrained
+
+from modelyard.cli.main import main
+from modelyard.core import rungs as names
+from modelyard.core.artefacts import Dataset, Manifest, Model
+from modelyard.core.errors import ProjectFileInvalid, SettingInvalid
+from modelyard.core.events import Decided
+from modelyard.core.measure import Measure
+from modelyard.core.project_file import read_project
+from modelyard.core.rungs import RungName
+from modelyard.models import quantize, smaller
+from modelyard.models.smaller import Smaller
+from modelyard.runtime.graph import Graph
+from modelyard.runtime.peak import peak_memory_bytes
+from modelyard.stages import ladder, students
+from modelyard.stages.checked_rows import CheckedRows
+from modelyard.stages.front import front
+from modelyard.stages.rungs import RUNGS
+from modelyard.stages.speed import Speed, speeds
+
+RATES = {"fp32": 100.0, "int8": 300.0}
+"""Of those that are not named here, 100 more for each letter: the longer the name the quicker."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Model:
+    return untrained(tmp_path_factory.mktemp("model"), tiny_backbone)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
+    return right_rows(tmp_path_factory.mktemp("dataset"), model)
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ways that teach nothing: `layers-1` is as good as the network, others guess."""
+    found: list[str] = []
+
+    def way(name: str, spoil: bool) -> Smaller:
+        def make(network: Any, teaching: Any) -> Any:
+            found.append(name)
+            student = copy.deepcopy(network)
+            if spoil:
+                student.classifier.weight.data.zero_()
+            return student
+
+        return Smaller(name, f"about {name}", make)
+
+    every = [way(name, name != "layers-1") for name in ("vocabulary", "layers-1", "static")]
+    monkeypatch.setattr(smaller, "ways", lambda network, used: every)
+    return found
+
+
+@pytest.fixture
+def fixed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets rungs be as fast as a test says, without measuring them."""
+
+    def set_rates(own: Mapping[str, float] = RATES, late_ms: float = 1.0) -> None:
+        def rate(name: str) -> Measure:
+            value = own.get(name, 100.0 * len(name))
+            return Measure("rows_per_s", value, value, value, 9)
+
+        def latency(name: str) -> Measure:
+            value = late_ms if name != "fp32" else 1.0
+            return Measure("latency_p95_ms", value, value, value, 9, False)
+
+        monkeypatch.setattr(ladder, "rates", lambda each, rows: {n: rate(n) for n in each})
+        monkeypatch.setattr(
+            ladder,
+            "speeds",
+            lambda each, rows, memory: {n: Speed((rate(n), latency(n)), 5) for n in each},
+        )
+        monkeypatch.setattr(ladder, "peak_memory_bytes", lambda graph, pieces: 5)
+
+    return set_rates
+
+
+def test_auto_takes_the_cheapest_that_loses_little(
+    tmp_path: Path, model: Model, dataset: Dataset, taught: list[str], fixed: Callable[..., None]
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    fixed()
+    result = made(tmp_path, model, dataset, target="auto", max_loss=0.1)
+    told = result.told
+    assert result.rungs == ["fp32", "int8", "layers-1+int8", "static+int8"]
+    assert told["choice"] == "layers-1+int8" and told["network"] == "layers-1"
+    assert "of 4 rungs it is the cheapest on this machine" in told["why"]
+    plain, _, student, static = told["rungs"]
+    assert student["about"] == "about layers-1" and static["loss"] > 0.1
+    assert student["difference"]["low"] <= -student["loss"] <= student["difference"]["high"]
+    assert student["bytes"] == (result.folder / "graph.onnx").stat().st_size < plain["bytes"]
+    [decided] = [event for event in result.events if isinstance(event, Decided)]
+    assert decided.choice == "layers-1+int8" and "13.0 × as many as fp32" in decided.why
+    assert AutoModelForSequenceClassification.from_pretrained(result.folder).config.id2label
+    assert not (result.folder / "model.safetensors").samefile(model.folder / "model.safetensors")
+
+
+def test_speed_is_told_and_is_no_part_of_the_result(
+    tmp_path: Path, model: Model, dataset: Dataset, taught: list[str], fixed: Callable[..., None]
+) -> None:
+    texts = []
+    for number, rates in enumerate((RATES, {"fp32": 90.0, "int8": 310.0})):
+        fixed(rates)
+        result = made(tmp_path / str(number), model, dataset, target="auto", max_loss=0.1)
+        texts.append((result.folder / "compress.json").read_text())
+        assert result.record["rungs"]["fp32"]["measures"][0]["value"] == rates["fp32"]
+    assert texts[0] == texts[1]
+
+
+def test_the_plainest_of_those_as_cheap_is_taken(
+    tmp_path: Path, model: Model, dataset: Dataset, taught: list[str], fixed: Callable[..., None]
+) -> None:
+    fixed({"fp32": 300.0, "int8": 302.0, "layers-1": 299.0, "layers-1+int8": 303.0})
+    assert made(tmp_path, model, dataset, target="auto", max_loss=0.1).told["choice"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("accept", "choice"),
+    [
+        ({"latency_p95_ms": "<= 5"}, "fp32"),
+        ({"latency_p95_ms": "<= 0.5"}, "layers-1+int8"),
+        ({"macro_f1": ">= 0.1", "rows_per_s": "<= 200"}, "fp32"),
+    ],
+)
+def test_limits_forbid_a_rung_that_breaks_them_unless_all_do(
+    tmp_path: Path,
+    model: Model,
+    dataset: Dataset,
+    taught: list[str],
+    fixed: Callable[..., None],
+    accept: dict[str, str],
+    choice: str,
+) -> None:
+    fixed(late_ms=7.0)
+    told = made(tmp_path, model, dataset, accept, target="auto", max_loss=0.1).told
+    assert told["choice"] == choice
+    assert ("which none keeps" in told["why"]) == (choice != "fp32")
+
+
+def test_what_loses_too_much_is_not_built_upon(
+    tmp_path: Path,
+    model: Model,
+    dataset: Dataset,
+    taught: list[str],
+    fixed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fixed()
+    monkeypatch.setattr(quantize, "MOST_WEIGHT", 1)
+    result = made(tmp_path, model, dataset, target="auto")
+    assert result.rungs == ["fp32", "int8", "layers-1", "static"]
+    assert result.told["choice"] == "layers-1"
+
+
+def test_what_saves_size_alone_is_tried_where_size_is_limited(
+    tmp_path: Path, model: Model, dataset: Dataset, taught: list[str], fixed: Callable[..., None]
+) -> None:
+    fixed()
+    made(tmp_path / "free", model, dataset, target="auto", max_loss=0.1)
+    assert "vocabulary" not in taught
+    result = made(
+        tmp_path / "small", model, dataset, {"model_bytes": "<= 1"}, target="auto", max_loss=0.1
+    )
+    assert "bf16" in result.rungs and "vocabulary" in taught
+
+
+def test_a_killed_climb_goes_on_at_its_rung(
+    tmp_path: Path,
+    model: Model,
+    dataset: Dataset,
+    taught: list[str],
+    fixed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fixed()
+    whole = made(tmp_path / "whole", model, dataset, target="auto", max_loss=0.1)
+    once = list(taught)
+    answers = CheckedRows.answers
+    asked = []
+
+    def killed(self: CheckedRows, run: Any, state: Any) -> Any:
+        asked.append(state)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return answers(self, run, state)
+
+    taught.clear()
+    monkeypatch.setattr(CheckedRows, "answers", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "killed", model, dataset, target="auto", max_loss=0.1)
+    assert not list((tmp_path / "killed" / "out").iterdir())
+    result = made(tmp_path / "killed", model, dataset, target="auto", max_loss=0.1)
+    assert taught == once and len(asked) == 5 + 2  # the network, and the rung that was cut off
+    assert result.told == whole.told
+
+
+def test_a_named_rung_is_made_with_what_is_below_it(
+    tmp_path: Path, model: Model, dataset: Dataset, taught: list[str], fixed: Callable[..., None]
+) -> None:
+    fixed()
+    result = made(tmp_path / "kept", model, dataset, target="layers-1+int8", max_loss=0.1)
+    assert result.rungs == ["fp32", "int8", "layers-1+int8"]
+    assert result.told["choice"] == "layers-1+int8"
+    result = made(tmp_path / "lost", model, dataset, target="static+int8", max_loss=0.1)
+    assert result.told["choice"] == "int8"
+    assert "more than compress.max_loss = 0.1 allows; int8 loses" in result.told["why"]
+
+
+def test_a_network_that_transformers_cannot_hold_leaves_the_trained_one_beside_its_graph(
+    tmp_path: Path,
+    model: Model,
+    dataset: Dataset,
+    taught: list[str],
+    fixed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fixed()
+    monkeypatch.setattr(smaller, "in_hugging_face_form", lambda network: False)
+    result = made(tmp_path, model, dataset, target="layers-1+int8", max_loss=0.1)
+    assert result.told["network"] == "as trained"
+    assert (result.folder / "model.safetensors").samefile(model.folder / "model.safetensors")
+    assert any("transformers cannot hold" in str(event) for event in result.events)
+
+
+def test_layers_are_left_out_for_good(tmp_path: Path, model: Model, dataset: Dataset) -> None:
+    options = {"target": "layers-1+int8", "max_loss": 0.99, "minutes": 0.01}
+    result = made(tmp_path, model, dataset, **options)
+    config = json.loads((result.folder / "config.json").read_text())
+    assert config["num_hidden_layers"] == 1
+    products = [
+        sum(node.op_type == "MatMulIntegerToFloat" for node in onnx.load(file).graph.node)
+        for file in (result.folder / "graph.onnx", tmp_path / "kept" / "rungs" / "int8.onnx")
+    ]
+    assert products[0] < products[1]
+
+
+def test_a_way_that_a_network_has_not_is_refused_with_those_it_has(
+    tmp_path: Path, model: Model, dataset: Dataset
+) -> None:
+    with pytest.raises(SettingInvalid, match=r"'layers-9', and this model's network .* layers-1"):
+        made(tmp_path, model, dataset, target="layers-9+int8")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("layer-3+int8", "there is no rung 'layer-3'; did you mean 'layers-3'?"),
+        ("int4", "there is no rung 'int4'; did you mean 'int8'?"),
+        ("int8+layers-3", "the form of the graph comes last"),
+        ("layers-3+layers-2", "takes one twice"),
+        ("xyz", "known are auto, and layers-N, static"),
+    ],
+)
+def test_an_unknown_rung_is_refused_with_the_nearest(
+    tmp_path: Path, target: str, said: str
+) -> None:
+    file = tmp_path / "modelyard.toml"
+    file.write_text(
+        'name = "x"\n[data]\nrows = "a.csv"\n[inputs]\ntext = "text"\n[target]\ncolumn = "y"\n'
+        f'[compress]\ntarget = "{target}"\n'
+    )
+    with pytest.raises(ProjectFileInvalid, match="line 9") as caught:
+        read_project(file)
+    assert said in str(caught.value)
+
+
+def test_every_form_and_every_way_has_a_name_that_a_user_can_write(model: Model) -> None:
+    assert tuple(RUNGS) == names.GRAPHS
+    network = students.networks.load(model.spec.columns, model.folder, 2)
+    found = [each.name for each in smaller.ways(network, {"": np.array([1, 2])})]
+    assert {names.pattern_of(each) for each in found} <= set(names.NETWORKS)
+    assert [names.problem(f"{each}+int8") for each in found] == [None] * len(found)
+    assert RungName(("layers-2",), "int8").with_way("static") == RungName(("static",), "int8")
+
+
+def test_bf16_is_half_the_size_and_computes_the_same(
+    tmp_path: Path, model: Model, dataset: Dataset, fixed: Callable[..., None]
+) -> None:
+    fixed()
+    made(tmp_path, model, dataset, target="bf16", max_loss=0.1)
+    plain, half = (tmp_path / "kept" / "rungs" / f"{name}.onnx" for name in ("fp32", "bf16"))
+    assert half.stat().st_size < 0.7 * plain.stat().st_size
+    rows = CheckedRows.of(dataset, model).encoded
+    np.testing.assert_allclose(Graph(half).outputs(rows), Graph(plain).outputs(rows), atol=0.2)
+
+
+def test_speed_and_memory_are_those_of_what_serves(
+    tmp_path: Path, model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelyard.stages.speed.TURNS", 2)
+    found = made(tmp_path, model, dataset, target="fp32").record["rungs"]["fp32"]
+    told = {each["name"]: each for each in found["measures"]}
+    assert list(told) == ["rows_per_s", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms"]
+    assert told["rows_per_s"]["low"] <= told["rows_per_s"]["value"] <= told["rows_per_s"]["high"]
+    assert found["memory_bytes"] is None or found["memory_bytes"] > 20_000_000
+    assert peak_memory_bytes(tmp_path / "none.onnx", CheckedRows.of(dataset, model).encoded) is None
+
+
+def test_the_slow_one_of_two_is_the_slower_one() -> None:
+    from time import sleep
+
+    slow, fast = (
+        SimpleNamespace(predict=lambda rows, s=s: sleep(s * len(rows))) for s in (2e-4, 5e-5)
+    )
+    both: Any = {"slow": slow, "fast": fast}
+    found = speeds(both, [{"text": text} for text in TEXTS], {"slow": 7})
+    assert found["fast"].rows_per_s > 2 * found["slow"].rows_per_s
+    assert (found["slow"].memory_bytes, found["fast"].memory_bytes) == (7, None)
+
+
+def manifest_of(record: dict[str, Any]) -> Manifest:
+    empty: dict[str, Any] = {"files": {}, "sizes": {}, "causes": {}}
+    return Manifest(stage="compress", version="4", key="k", digest="d", record=record, **empty)
+
+
+def test_a_price_makes_a_cost_of_each_rate() -> None:
+    rate = Measure("rows_per_s", 100.0, 50.0, 200.0, 640).to_json()
+    record = {
+        "threads": 2,
+        "rungs": {"fp32": {"measures": [rate], "memory_bytes": 9, "broken": []}},
+    }
+    told = {"choice": "fp32", "rungs": [{"name": "fp32"}, {"name": "int8"}]}
+    plain, untold = front(told, manifest_of(record), core_hour=0.5)["rungs"]
+    assert plain["cost_of_million"] == pytest.approx(
+        {"value": 2.777778, "low": 1.388889, "high": 5.555556}
+    )
+    assert untold["cost_of_million"] is None and untold["rows_per_s"] is None
+    assert front(told, None, 0.5)["rungs"][0]["cost_of_million"] is None
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_backbone: Path) -> Path:
+    rows = "".join(f"{text},{'good' if n % 2 else 'bad'}\n" for n, text in enumerate(TEXTS * 2))
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
+    (tmp_path / "modelyard.toml").write_text(
+        f'name = "films"\n[data]\nrows = "rows.csv"\n[inputs]\ntext = "text"\n[target]\n'
+        f'column = "label"\n[backbone]\ntext = "{tiny_backbone}"\n[train]\nepochs = 1\n'
+        'precision = "fp32"\n[compress]\nmax_loss = 0.5\n'
+    )
+    return tmp_path
+
+
+def test_compress_runs_so_far_and_shows_its_rungs(
+    project: Path, fixed: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed()
+    assert main(["compress", str(project), "--show"]) == 2
+    assert "has no model that was made small yet; make one with" in capsys.readouterr().err
+    assert main(["compress", str(project)]) == 0
+    table = capsys.readouterr().out
+    assert "films: int8, because int8" in table
+    assert [line.split()[:2] for line in table.splitlines()[2:4]][1] == ["*", "int8"]
+    assert main(["compress", str(project), "--show"]) == 0
+    assert capsys.readouterr().out == table
+    assert main(["compress", str(project), "--show", "--json", "--set", "train.epochs=2"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [rung["name"] for rung in told["rungs"]] == ["fp32", "int8"]
+    assert not told["stands"] and told["rungs"][1]["rows_per_s"]["value"] == RATES["int8"]
+    assert not (project / ".modelyard" / "made" / "audit").exists()
+
+
+def test_a_plan_counts_what_auto_takes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    minutes = {}
+    for target in ("int8", "layers-1+int8", "auto"):
+        setting = ["--set", f"compress.target={target}", "--set", "compress.minutes=2"]
+        assert main(["plan", str(project), "--json", *setting]) == 0
+        stages = {each["stage"]: each for each in json.loads(capsys.readouterr().out)["stages"]}
+        minutes[target] = stages["compress"]["minutes"]
+    assert minutes["int8"] + 2 < minutes["layers-1+int8"]
+    assert minutes["auto"] > 6 * 2
