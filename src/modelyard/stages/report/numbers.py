@@ -128,6 +128,15 @@ def signed(value: float) -> str:
     return ("+" if value > 0 else MINUS) + text
 
 
+def lost(better: float) -> str:
+    """In hundredths, what is lost where so much is won: one decimal, and a sign if it is below 0.
+
+    >>> lost(-0.0123), lost(0.004), lost(0.0)
+    ('1.2', '−0.4', '0.0')
+    """
+    return signed(-100 * better).removeprefix("+")
+
+
 def significant(value: float) -> str:
     """Two or three significant digits, and no exponent.
 
