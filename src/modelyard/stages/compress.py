@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from modelyard import targets
 from modelyard.core.artefacts import Dataset, Model
@@ -95,7 +96,9 @@ def compress(
     chosen = RungName.read(choice.name)
     if targets.find(model.spec.target.kind).reads == "vectors":
         _write_index(ladder, ladder.graph(chosen), draft.out)
-    has_files = _write(ladder, chosen, draft.out)
+    states = {each.name: dict(each.state) for each in rungs}
+    state = states.get(choice.name, model.spec.target.state)
+    has_files = _write(ladder, chosen, state, draft.out)
     _tell(draft.out, project.compress.target, choice, rungs, chosen if has_files else RungName())
 
 
@@ -149,7 +152,7 @@ def _write_index(ladder: Ladder, graph: Path, out: Path) -> None:
     events(Progress("making the index", len(candidates.ids), len(candidates.ids), "candidates"))
 
 
-def _write(ladder: Ladder, chosen: RungName, out: Path) -> bool:
+def _write(ladder: Ladder, chosen: RungName, state: dict[str, Any], out: Path) -> bool:
     """The Model's files, not copied where the file system can share them, and the graph.
 
     Whether the network in them is the smaller one, where one was chosen.
@@ -162,7 +165,7 @@ def _write(ladder: Ladder, chosen: RungName, out: Path) -> bool:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             share(model.folder / name, out / name)
     share(ladder.graph(chosen), out / GRAPH)
-    answer = model.spec.target.model_copy(update={"state": ladder.students.state(chosen.ways)})
+    answer = model.spec.target.model_copy(update={"state": state})
     spec = model.spec.model_copy(update={"graph": GRAPH, "target": answer})
     (out / "model.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
     if chosen.ways and not is_smaller:

@@ -22,7 +22,8 @@ def front(told: Mapping[str, Any], manifest: Manifest | None, core_hour: float) 
         _joined(rung, speeds.get(rung["name"]), cores, core_hour) for rung in told.get("rungs", [])
     ]
     machine = record.get("machine")
-    return {**told, "cores": cores, "core_hour": core_hour, "machine": machine, "rungs": rungs}
+    own = {"network": "as trained", **told}
+    return {**own, "cores": cores, "core_hour": core_hour, "machine": machine, "rungs": rungs}
 
 
 def _joined(
