@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from modelyard.models import low_rank, pruned, static_text, tokens_kept
+from modelyard.models import blocks, low_rank, pruned, static_text, tokens_kept
 from modelyard.models.fused import towers_of
 from modelyard.models.layers import most_layers, with_layers
 from modelyard.models.low_rank import LowRank
@@ -45,6 +45,7 @@ def ways(network: nn.Module, used: Used) -> list[Smaller]:
         *_vocabulary(network, used),
         *_low_rank(network),
         *_pruned(network),
+        *_blocks(network),
         *_layers(network),
         *_static(network, used),
     ]
@@ -96,6 +97,15 @@ def _narrower(
         return taught(student, teaching)
 
     return Smaller(name, about, make)
+
+
+def _blocks(network: nn.Module) -> Iterator[Smaller]:
+    if blocks.can_be_left_out(network):
+        yield Smaller(
+            "blocks-half",
+            "half of the blocks of convolutions",
+            lambda network, teaching: taught(blocks.with_half(network), teaching),
+        )
 
 
 def _layers(network: nn.Module) -> Iterator[Smaller]:
