@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 GRAPHS = ("fp32", "bf16", "int8")
 """Forms of a graph, the plainest first; stages/rungs.py makes them."""
 NETWORKS = (
-    *("layers-N", "static", "feed-forward-half", "feed-forward-quarter", "heads-half"),
-    *("low-rank-half", "vocabulary"),
+    *("layers-N", "blocks-half", "static", "feed-forward-half", "feed-forward-quarter"),
+    *("heads-half", "low-rank-half", "vocabulary"),
 )
 """Ways to a smaller network, what saves most first; N stands for a number.
 
