@@ -13,13 +13,15 @@ import numpy as np
 import onnx
 import pytest
 from tests.small_models import TEXTS, made, right_rows, untrained
+from tests.tiny import pieces_of
 
+from modelyard import targets
 from modelyard.checks.difference import Difference
 from modelyard.cli.main import main
 from modelyard.core import rungs as names
-from modelyard.core.artefacts import Dataset, Manifest, Model
+from modelyard.core.artefacts import ColumnState, Dataset, Manifest, Model
 from modelyard.core.errors import ProjectFileInvalid, SettingInvalid
-from modelyard.core.events import Decided
+from modelyard.core.events import Decided, silent
 from modelyard.core.measure import Measure
 from modelyard.core.project_file import read_project
 from modelyard.core.rungs import RungName
@@ -270,6 +272,24 @@ def test_a_network_that_transformers_cannot_hold_leaves_the_trained_one_beside_i
     assert any("transformers cannot hold" in str(event) for event in result.events)
 
 
+def test_what_a_target_settles_is_settled_anew_for_a_smaller_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target: Any = targets.find("number")
+    truths = [float(n) for n in range(40)]
+    answer = ColumnState(column="price", kind="number", state=target.learn(truths))
+    model: Any = SimpleNamespace(spec=SimpleNamespace(target=answer))
+    outputs = np.zeros((40, 3), np.float32)
+    own: Any = students.Students(cast(Any, None), cast(Any, None), model, tmp_path, silent)
+    own.__dict__["_validation"] = (pieces_of([[1]] * 40), truths)
+    monkeypatch.setattr(students.Students, "plain_graph", lambda self, names: tmp_path)
+    graph = SimpleNamespace(outputs=lambda pieces: outputs)
+    monkeypatch.setattr(students, "Graph", lambda file: graph)
+    assert own.state(()) == answer.state
+    assert own.state(("layers-1",)) == target.settle(outputs, truths, answer.state)[0]
+    assert own.state(("layers-1",))["margin"] != answer.state["margin"]
+
+
 def test_layers_are_left_out_for_good(tmp_path: Path, model: Model, dataset: Dataset) -> None:
     options = {"target": "layers-1+int8", "max_loss": 0.99, "minutes": 0.01}
     result = made(tmp_path, model, dataset, **options)
@@ -333,9 +353,8 @@ def test_bf16_is_half_the_size_and_computes_the_same(
 
 
 def test_speed_and_memory_are_those_of_what_serves(
-    tmp_path: Path, model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Model, dataset: Dataset
 ) -> None:
-    monkeypatch.setattr("modelyard.stages.speed.TURNS", 2)
     found = made(tmp_path, model, dataset, target="fp32").record["rungs"]["fp32"]
     told = {each["name"]: each for each in found["measures"]}
     assert list(told) == ["rows_per_s", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms"]
