@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelyard import targets
 from modelyard.checks import limits
-from modelyard.core.events import Events, Progress
+from modelyard.core.events import Events, Noted, Progress
 from modelyard.core.measure import Measure
 from modelyard.core.project import Project
 from modelyard.core.rungs import NETWORKS, SMALLER_ALONE, RungName, kind_of, pattern_of
@@ -17,7 +17,7 @@ from modelyard.runtime.index import Index
 from modelyard.runtime.peak import peak_memory_bytes
 from modelyard.runtime.runtime import Runtime
 from modelyard.stages.checked_rows import CheckedRows
-from modelyard.stages.choice import AS_CHEAP
+from modelyard.stages.choice import AS_CHEAP, said
 from modelyard.stages.rungs import ROUNDING, RUNGS, Answer, Rung
 from modelyard.stages.speed import Speed, rates, speeds
 from modelyard.stages.students import Students
@@ -89,6 +89,8 @@ class Ladder:
             self.project.accept,
         )
         found.save(file)
+        if name.ways:
+            self.events(Noted(said(found)))
         return found
 
     def runtime(self, name: RungName) -> Runtime:
