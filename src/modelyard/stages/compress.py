@@ -19,6 +19,7 @@ from modelyard.runtime.graph import Graph, threads
 from modelyard.stages.candidates import Candidates
 from modelyard.stages.checked_rows import MOST_CHECKED_ROWS, CheckedRows
 from modelyard.stages.choice import Choice, cheapest, named
+from modelyard.stages.front import AS_TRAINED
 from modelyard.stages.ladder import MOST_STUDENTS, Ladder, broken, climb, measures_of
 from modelyard.stages.rungs import RUNGS, Rung, share
 from modelyard.stages.speed import Speed
@@ -178,7 +179,7 @@ def _tell(out: Path, wanted: str, choice: Choice, rungs: Sequence[Rung], network
         "target": wanted,
         "choice": choice.name,
         "why": choice.why,
-        "network": "+".join(network.ways) or "as trained",
+        "network": "+".join(network.ways) or AS_TRAINED,
         "rungs": [each.to_json() for each in rungs],
     }
     text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"

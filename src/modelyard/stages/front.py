@@ -9,7 +9,10 @@ from typing import Any
 
 from modelyard.core.artefacts import Manifest
 from modelyard.core.measure import cost_of_million
+from modelyard.core.rungs import RungName
 
+AS_TRAINED = "as trained"
+"""In compress.json, what network transformers loads, where that is no smaller one."""
 SPEEDS = ("rows_per_s", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
 
 
@@ -22,8 +25,21 @@ def front(told: Mapping[str, Any], manifest: Manifest | None, core_hour: float) 
         _joined(rung, speeds.get(rung["name"]), cores, core_hour) for rung in told.get("rungs", [])
     ]
     machine = record.get("machine")
-    own = {"network": "as trained", **told}
-    return {**own, "cores": cores, "core_hour": core_hour, "machine": machine, "rungs": rungs}
+    own = {"network": AS_TRAINED, **told}
+    return {
+        **own,
+        "graph_alone": is_graph_alone(own),
+        "cores": cores,
+        "core_hour": core_hour,
+        "machine": machine,
+        "rungs": rungs,
+    }
+
+
+def is_graph_alone(told: Mapping[str, Any]) -> bool:
+    """Whether the graph is of a smaller network than that in the files beside it."""
+    chosen = RungName.read(told.get("choice", "fp32"))
+    return bool(chosen.ways) and told.get("network") == AS_TRAINED
 
 
 def _joined(

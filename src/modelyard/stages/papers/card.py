@@ -12,7 +12,7 @@ from typing import Any
 from modelyard import inputs, targets
 from modelyard.core.licences import licence_doubts
 from modelyard.core.project import Project
-from modelyard.core.rungs import RungName
+from modelyard.stages.front import is_graph_alone
 from modelyard.stages.papers.facts import Facts, Json
 from modelyard.stages.report.numbers import interval, shown, title
 from modelyard.stages.report.sentences import named
@@ -243,17 +243,13 @@ def _limits(facts: Facts) -> str:
 
 def _weights(facts: Facts) -> str:
     if _auto_class(facts):
-        whose = " of the larger network it learned from" if _is_graph_alone(facts) else ""
+        whose = (
+            " of the larger network it learned from" if is_graph_alone(facts.compression) else ""
+        )
         return f"`model.safetensors`, which transformers loads, has the weights{whose}"
     if "rounds" in facts.training["decisions"]:
         return "The trees that were grown, also in this folder, are"
     return "The network that was trained, also in this folder, is"
-
-
-def _is_graph_alone(facts: Facts) -> bool:
-    """Whether the graph is of a smaller network than that in the files beside it."""
-    told = facts.compression
-    return bool(RungName.read(told.get("choice", "fp32")).ways) and told["network"] == "as trained"
 
 
 def _chosen(compression: Json) -> str:
