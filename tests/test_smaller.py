@@ -29,7 +29,7 @@ from modelyard.runtime.graph import Graph
 CLASSES = 3
 TOKENS = 60
 ROWS = 64
-RATE = 2e-3
+RATE = 1e-3
 OF_LAYERS = ["low-rank-half", "heads-half", "feed-forward-half", "feed-forward-quarter"]
 OF_LAYERS += ["layers-2", "layers-1"]
 OF_TEXTS = ["vocabulary", *OF_LAYERS, "static"]
