@@ -1,6 +1,6 @@
 """Smaller networks: every way with every kind of network that it makes sense for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.tiny import make_image_backbone, pieces_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from modelyard.core.events import silent
-from modelyard.models import vision
+from modelyard.models import methods, vision
 from modelyard.models.evaluation import piece_outputs
 from modelyard.models.export import export, network_outputs
 from modelyard.models.fused import Fused, Head, Sum
@@ -29,6 +29,7 @@ from modelyard.runtime.graph import Graph
 CLASSES = 3
 TOKENS = 60
 ROWS = 64
+RATE = 1e-3
 OF_LAYERS = ["low-rank-half", "heads-half", "feed-forward-half", "feed-forward-quarter"]
 OF_LAYERS += ["layers-2", "layers-1"]
 OF_TEXTS = ["vocabulary", *OF_LAYERS, "static"]
@@ -43,6 +44,14 @@ WAYS = {
 }
 EVERY = [(kind, way) for kind, names in WAYS.items() for way in names]
 IN_HUGGING_FACE_FORM = ("feed-forward-", "layers-", "blocks-")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly() -> Iterator[None]:
+    """Few rows make few steps: these are larger."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "rate_of", lambda method, network: RATE)
+        yield
 
 
 @dataclass(frozen=True)
@@ -72,19 +81,19 @@ def _config(**options: Any) -> Any:
     sizes = {"vocab_size": TOKENS, "hidden_size": 64, "intermediate_size": 128}
     sizes |= {"num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 16}
     return transformers.BertConfig(
-        **sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **options
+        **sizes,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.1,
+        **options,
     )
 
 
 def _bert(name: str, outputs: int = CLASSES) -> Any:
-    """A random BERT that heeds its words: they count far more than where they stand."""
+    """A random BERT with large weights, so that outputs differ."""
     import transformers
 
-    network = getattr(transformers, name)(_config(num_labels=outputs))
-    network.get_input_embeddings().weight.data.mul_(10)
-    if hasattr(network, "classifier"):
-        network.classifier.weight.data.mul_(20)
-    return network
+    return getattr(transformers, name)(_config(num_labels=outputs))
 
 
 def _texts(rows: int = ROWS) -> Encoded:

@@ -127,7 +127,7 @@ def _with_layers(count: int) -> Smaller:
 def _static(network: nn.Module, used: Used) -> Iterator[Smaller]:
     def make(network: nn.Module, teaching: Teaching) -> nn.Module:
         student = static_text.with_static(network, teaching.pieces)
-        return taught(student, teaching, static_text.LEARNING_RATE)
+        return taught(student, teaching, static_text.rate_of(network))
 
     if static_text.readers(network):
         yield Smaller("static", "one vector for each token, and their mean for a text", make)

@@ -28,8 +28,8 @@ from modelyard.models.fused import towers_of
 TEMPERATURE = 2.0
 """What outputs are divided by: so the teacher also says which wrong answer is the less wrong."""
 DISTANCE = "distance"
-FEWEST_EPOCHS, MOST_EPOCHS, FEWEST_STEPS = 4, 20, 1000
-PATIENCE = 3
+FEWEST_EPOCHS, MOST_EPOCHS, FEWEST_STEPS = 4, 40, 1000
+PATIENCE = 8
 SCORED_ROWS = 1024
 
 
