@@ -37,7 +37,7 @@ from modelyard.stages.ladder import Ladder, broken, climb, measures_of
 from modelyard.stages.rungs import RUNGS, Rung
 from modelyard.stages.speed import Speed, speeds
 
-RATES = {"fp32": 100.0, "bf16": 100.0, "int8": 300.0}
+RATES = {"fp32": 100.0, "bf16": 100.0, "int8": 300.0, "int8-calibrated": 250.0}
 """Of others the longer the name the quicker, and 2 layers are quicker than 3."""
 
 
@@ -92,12 +92,12 @@ class Climbed:
 def test_a_climb_builds_on_the_best_so_far() -> None:
     names, choice = Climbed({"static+int8": 0.1}).choice()
     assert names == [
-        *("fp32", "int8", "layers-3+int8", "layers-2+int8"),
+        *("fp32", "int8", "int8-calibrated", "layers-3+int8", "layers-2+int8"),
         *("static+int8", "layers-2+low-rank-half+int8"),
     ]
     assert choice.name == "layers-2+low-rank-half+int8"
     assert choice.why == (
-        "of 6 rungs it is the cheapest on this machine that keeps [accept] and loses at most "
+        "of 7 rungs it is the cheapest on this machine that keeps [accept] and loses at most "
         "compress.max_loss = 0.01: layers-2+low-rank-half+int8 loses no accuracy on 500 "
         "validation rows and is 1.3 × smaller; other rows could show a loss of up to 2.0 points "
         "(95 % interval)"
@@ -112,13 +112,14 @@ def test_a_way_that_loses_too_much_or_is_no_quicker_is_not_built_upon() -> None:
 
 
 def test_where_int8_loses_too_much_smaller_networks_stay_fp32() -> None:
-    names, choice = Climbed({"int8": 0.02, "static": 0.2}).choice()
-    assert names == ["fp32", "int8", "layers-3", "layers-2", "static", "layers-2+low-rank-half"]
+    names, choice = Climbed({"int8": 0.02, "int8-calibrated": 0.02, "static": 0.2}).choice()
+    assert names[3:] == ["layers-3", "layers-2", "static", "layers-2+low-rank-half"]
     assert choice.name == "layers-2+low-rank-half"
 
 
 def test_the_plainest_of_those_as_cheap_is_taken() -> None:
     rates = {"fp32": 300.0, "int8": 302.0, "layers-3": 299.0, "layers-3+int8": 303.0}
+    rates["int8-calibrated"] = 300.0
     assert Climbed({}, rates_of=rates, able=("layers-3",)).choice()[1].name == "fp32"
 
 
@@ -153,7 +154,7 @@ def test_no_more_than_six_smaller_networks_are_made() -> None:
     able = tuple(f"layers-{count}" for count in range(20, 1, -1))
     rates = {f"layers-{count}+int8": 1000.0 - 30 * count for count in range(21)}
     names, _ = Climbed({}, rates_of=RATES | rates, able=able).choice()
-    assert len(names) == 2 + 6
+    assert len(names) == 3 + 6
 
 
 def test_a_named_rung_that_loses_too_much_gives_way_to_the_one_below() -> None:
@@ -226,7 +227,7 @@ def test_auto_goes_on_where_it_was_killed_and_its_speed_is_no_part_of_the_result
 
     def killed(self: CheckedRows, run: Any, state: Any) -> Any:
         asked.append(state)
-        if len(asked) == 5:
+        if len(asked) == 6:
             raise KeyboardInterrupt
         return answers(self, run, state)
 
@@ -236,11 +237,12 @@ def test_auto_goes_on_where_it_was_killed_and_its_speed_is_no_part_of_the_result
     assert not list((tmp_path / "out").iterdir())
     result = made(tmp_path, model, dataset, target="auto", max_loss=0.1)
     assert taught == ["layers-1", "static"]
-    assert len(asked) == 5 + 2  # the network, and the rung that was cut off
+    assert len(asked) == 6 + 2  # the network, and the rung that was cut off
     told = result.told
-    assert result.rungs == ["fp32", "int8", "layers-1+int8", "static+int8"]
+    assert result.rungs == ["fp32", "int8", "int8-calibrated", "layers-1+int8", "static+int8"]
     assert told["choice"] == "layers-1+int8" and told["network"] == "layers-1"
-    plain, _, student, static = told["rungs"]
+    plain, _, calibrated, student, static = told["rungs"]
+    assert calibrated["loss"] < 0.2 and calibrated["bytes"] < plain["bytes"]
     assert student["about"] == "about layers-1" and static["loss"] > 0.1
     assert student["difference"]["low"] <= -student["loss"] <= student["difference"]["high"]
     assert student["bytes"] == (result.folder / "graph.onnx").stat().st_size < plain["bytes"]
@@ -250,7 +252,7 @@ def test_auto_goes_on_where_it_was_killed_and_its_speed_is_no_part_of_the_result
     assert not (result.folder / "model.safetensors").samefile(model.folder / "model.safetensors")
 
     shutil.rmtree(result.folder)
-    fixed({"fp32": 90.0, "int8": 310.0})
+    fixed(RATES | {"fp32": 90.0, "int8": 310.0})
     again = made(tmp_path, model, dataset, target="auto", max_loss=0.1)
     assert again.told == told
     assert again.record["rungs"]["fp32"]["measures"][0]["value"] == 90.0

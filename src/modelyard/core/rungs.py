@@ -8,7 +8,7 @@ import difflib
 import re
 from dataclasses import dataclass, replace
 
-GRAPHS = ("fp32", "bf16", "int8")
+GRAPHS = ("fp32", "bf16", "int8", "int8-calibrated")
 """Forms of a graph, the plainest first; stages/rungs.py makes them."""
 NETWORKS = (
     *("layers-N", "blocks-half", "static", "feed-forward-half", "feed-forward-quarter"),

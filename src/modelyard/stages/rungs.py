@@ -10,7 +10,8 @@ from typing import Any
 
 from modelyard.checks.difference import Difference
 from modelyard.core.measure import Measure
-from modelyard.runtime.encoded import Encoded
+from modelyard.runtime.encoded import Encoded, batches_by_length
+from modelyard.runtime.graph import BUDGET_TOKENS
 
 ROUNDING = 1e-9  # a loss of one hundredth is 0.010000000000000009 as a difference of floats
 Answer = Mapping[str, Any]
@@ -54,10 +55,19 @@ def _int8(plain: Path, file: Path, rows: Encoded | None) -> None:
     quantize(plain, file)
 
 
+def _int8_calibrated(plain: Path, file: Path, rows: Encoded | None) -> None:
+    from modelyard.models.quantize_static import quantize_static
+
+    assert rows is not None
+    batches = batches_by_length(rows.lengths, BUDGET_TOKENS)
+    quantize_static(plain, file, (rows.collate(some) for some in batches))
+
+
 RUNGS: dict[str, Form] = {
     "fp32": Form(_fp32),
     "bf16": Form(_bf16, is_quicker=False),
     "int8": Form(_int8),
+    "int8-calibrated": Form(_int8_calibrated, is_calibrated=True),
 }
 """Each form of a graph, the plainest first, as core/rungs.py names them."""
 
