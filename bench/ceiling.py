@@ -76,7 +76,7 @@ def _product(rows: int, columns: int) -> ort.InferenceSession:
         [helper.make_tensor_value_info("sums", TensorProto.INT32, [TOKENS, columns])],
         [
             numpy_helper.from_array(weights, "weights"),
-            numpy_helper.from_array(np.uint8(128), "middle"),
+            numpy_helper.from_array(np.asarray(np.uint8(128)), "middle"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
