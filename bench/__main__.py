@@ -12,6 +12,7 @@ SUBJECTS = (
     "tables",
     "match",
     "rates",
+    "smaller",
     "memory",
     "batch",
     "startup",

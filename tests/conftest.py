@@ -29,3 +29,12 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODELYARD_CONFIG", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_measuring() -> Iterator[None]:
+    """Speed measured in a blink: no test rests on how fast a rung is."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("TURNS", 2), ("CHUNK_S", 0.01), ("SINGLE_S", 0.01)):
+            patch.setattr(f"modelyard.stages.speed.{name}", value)
+        yield

@@ -15,10 +15,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from modelyard.checks.confusion import confusion
 from modelyard.checks.table import table
-from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec, Report
+from modelyard.core.artefacts import ColumnState, Dataset, Manifest, Model, ModelSpec, Report
 from modelyard.core.digest import row_digest
 from modelyard.core.errors import RowsAlreadySeen, RowsEmpty, SettingInvalid
 from modelyard.core.events import Event, Noted, Progress, silent
+from modelyard.core.measure import Measure
 from modelyard.core.project import Project
 from modelyard.core.store import Draft
 from modelyard.stages.audit import audit, known_limits
@@ -285,6 +286,48 @@ def test_page_of_a_whole_run(tmp_path):
     assert found["training"] == TRAINING
     assert found["data"]["rows"]["kept"] == 100
     assert found["confusion"]["labels"] == ["<b>好评</b>", "neg"]
+
+
+def test_the_page_draws_every_rung_and_marks_the_one_that_is_released(tmp_path):
+    rungs = {"fp32": 100.0, "int8": 300.0, "layers-3+int8": 900.0}
+    measured = {
+        name: [
+            Measure("rows_per_s", rate, rate * 0.9, rate * 1.1, 640).to_json(),
+            Measure("latency_p95_ms", 100 / rate, 0.1, 2.0, 200, False).to_json(),
+        ]
+        for name, rate in rungs.items()
+    }
+    record = {
+        "threads": 2,
+        "rungs": {
+            name: {"measures": own, "memory_bytes": 7_000_000, "broken": []}
+            for name, own in measured.items()
+        },
+    }
+    record["rungs"]["fp32"]["broken"] = ["latency_p95_ms"]
+    told = {**COMPRESSION, "target": "auto", "choice": "layers-3+int8", "network": "layers-3"}
+    told["rungs"] = [
+        {**COMPRESSION["rungs"][0], "name": name, "loss": 0.01 * number}
+        | {"difference": {"value": -0.01 * number, "low": -0.034, "high": 0.012, "unit": "points"}}
+        for number, name in enumerate(rungs)
+    ]
+    made = Made(tmp_path)
+    (made.model.folder / "compress.json").write_text(json.dumps(told))
+    empty = {"version": "4", "key": "k", "digest": "d", "files": {}, "sizes": {}, "causes": {}}
+    made.model = Model(made.model.folder, Manifest(stage="compress", **empty, record=record))
+    report = made.audit()
+    page = (report.folder / "report.html").read_text(encoding="utf-8")
+    [drawing] = re.findall(
+        r'<svg[^>]*aria-label="Accuracy and cost of each rung".*?</svg>', page, re.S
+    )
+    assert re.findall(r">([a-z0-9+-]+)</text>", drawing) == list(rungs)
+    places = [float(x) for x in re.findall(r'<circle [^>]*cx="([\d.]+)"', drawing)]
+    assert places == sorted(places, reverse=True)
+    assert drawing.count("fill-orange") == 2 and 'class="chosen"' in page
+    for said in ("−1.2 to 3.4", "0.222", "7.0 MB", "those of layers-3", "breaks latency, 95th"):
+        assert said in page
+    found = report.read_json("report.json")["compression"]["rungs"]
+    assert found[2]["cost_of_million"]["value"] == pytest.approx(1e6 / 900 / 3600 * 2 * 0.04, 1e-3)
 
 
 def test_page_asks_nothing_of_the_network_and_holds_no_script(audited):

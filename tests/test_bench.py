@@ -8,8 +8,10 @@ import pytest
 from tests.service_host import write_release
 
 from modelyard.cli.main import main
+from modelyard.core.measure import cost_of_million
 from modelyard.runtime import seal
-from modelyard.service.load import Load, cost_of_million, peak_memory_bytes
+from modelyard.runtime.peak import memory_of
+from modelyard.service.load import Load
 
 PROJECT = """
 name = "tiny"
@@ -87,4 +89,4 @@ def test_rows_that_cannot_be_answered_are_refused(
 
 def test_a_load_without_answers_has_a_rate_of_nothing() -> None:
     assert Load(clients=1, seconds=2.0).rows_per_s == 0
-    assert peak_memory_bytes(0) is None
+    assert memory_of(0) is None

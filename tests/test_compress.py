@@ -1,37 +1,31 @@
 """Compress: a graph that says what the network says, int8 that heeds no neighbours, same bytes."""
 
-import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from onnx import numpy_helper
-from tests.tiny import make_rows, pieces_of
+from tests.small_models import TEXTS, WINDOW, lively, made, right_rows, untrained
+from tests.tiny import pieces_of
 
 from modelyard import inputs, targets
-from modelyard.core.artefacts import ColumnState, Dataset, Model, ModelSpec
+from modelyard.core.artefacts import Dataset, Model
 from modelyard.core.digest import of_folder
-from modelyard.core.events import Decided, Event
+from modelyard.core.events import Decided
 from modelyard.core.measure import Measure
-from modelyard.core.project import Project
-from modelyard.core.store import Draft
 from modelyard.models import quantize
 from modelyard.models.export import export, network_outputs
 from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.graph import Graph
 from modelyard.runtime.runtime import Runtime
-from modelyard.stages.compress import Rung, _choice, compress
+from modelyard.stages.choice import named
+from modelyard.stages.rungs import Rung
 
-LABELS = ["bad", "good"]
-TEXTS = [row["text"] for row in make_rows(60, seed=3)]
-WINDOW = {"window_tokens": 32, "windows": 2, "pad_id": 0}
 EXPORT = """
 import sys
 from pathlib import Path
@@ -60,13 +54,6 @@ def tiny_network(kind: str) -> Any:
     config = getattr(transformers, f"{kind}Config")(**sizes, num_labels=3)
     torch.manual_seed(1)
     return lively(getattr(transformers, f"{kind}ForSequenceClassification")(config))
-
-
-def lively(network: Any) -> Any:
-    """The network with weights larger than at the start of training, so that answers differ."""
-    for weight in network.parameters():
-        weight.data.mul_(4 if weight.ndim == 2 else 1)
-    return network
 
 
 def random_pieces(lengths: list[int], pad_id: int) -> Encoded:
@@ -174,75 +161,16 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path, tiny_backbone: Pa
     ]
 
 
-@dataclass(frozen=True)
-class Made:
-    """What the stage made."""
-
-    folder: Path
-    events: list[Event]
-    record: dict[str, Any]
-
-    @property
-    def told(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.folder / "compress.json").read_text())
-        return told
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Model:
     """An untrained Model."""
-    import torch
-
-    folder = tmp_path_factory.mktemp("model")
-    text = inputs.find("text")
-    torch.manual_seed(2)
-    network = lively(text.network([], tiny_backbone, 2, 0.0))
-    state = {"labels": LABELS, "counts": [1, 1]}
-    network.config.update(targets.find("class").config(state))
-    encoded = text.encoder(WINDOW, tiny_backbone)(TEXTS)
-    middle = np.median(network_outputs(network, encoded), axis=0)
-    network.classifier.bias.data.sub_(torch.from_numpy(middle))
-    text.save(network, [WINDOW], tiny_backbone, folder)
-    spec = ModelSpec(
-        name="tiny",
-        version="1",
-        inputs=[ColumnState(column="text", kind="text", state=WINDOW)],
-        target=ColumnState(column="label", kind="class", state=state),
-    )
-    (folder / "model.json").write_text(spec.model_dump_json())
-    np.save(folder / "seen.npy", np.zeros(1, np.uint64))
-    return Model(folder)
+    return untrained(tmp_path_factory.mktemp("model"), tiny_backbone)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
-    """Validation rows whose labels are what the network says, so that it makes no mistake."""
-    encoded = inputs.find("text").encoder(WINDOW, model.folder)(TEXTS)
-    network = inputs.find("text").network([], model.folder, 2, 0.0)
-    said = np.stack(network_outputs(network, encoded)).argmax(axis=1)
-    assert 5 < said.sum() < 55
-    folder = tmp_path_factory.mktemp("dataset")
-    rows = [{"text": text, "label": LABELS[n]} for text, n in zip(TEXTS, said, strict=True)]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "validation.parquet")
-    return Dataset(folder)
-
-
-def made(folder: Path, model: Model, dataset: Dataset, **options: Any) -> Made:
-    for name in ("out", "kept"):
-        (folder / name).mkdir(parents=True)
-    draft = Draft(folder / "out", folder / "kept", {})
-    project = Project.model_validate(
-        {
-            "name": "tiny",
-            "data": {"rows": "rows.csv"},
-            "inputs": {"text": "text"},
-            "target": {"column": "label"},
-            "compress": options,
-        }
-    )
-    events: list[Event] = []
-    compress.run(project=project, dataset=dataset, model=model, draft=draft, events=events.append)
-    return Made(draft.out, events, draft.record)
+    """Rows whose labels are what the network says, so that it makes no mistake."""
+    return right_rows(tmp_path_factory.mktemp("dataset"), model)
 
 
 def test_int8_is_released_where_it_loses_little(
@@ -260,7 +188,7 @@ def test_int8_is_released_where_it_loses_little(
     assert small["low"] < small["value"] <= small["high"]
     assert small["rows"] == len(TEXTS)
     assert small["bytes"] == (result.folder / "graph.onnx").stat().st_size < plain["bytes"]
-    assert set(result.record["rows_per_s"]) == {"fp32", "int8"}
+    assert set(result.record["rungs"]) == {"fp32", "int8"}
 
 
 def test_the_model_predicts_and_still_loads_with_transformers(
@@ -303,8 +231,8 @@ def test_a_loss_of_just_what_is_allowed_is_allowed() -> None:
         for name, value in (("fp32", 0.92), ("int8", 0.91))
     ]
     assert rungs[1].loss > 0.01
-    assert _choice(rungs, "int8", 0.01)[0] == "int8"
-    assert _choice(rungs, "int8", 0.0099)[0] == "fp32"
+    assert named(rungs, "int8", 0.01).name == "int8"
+    assert named(rungs, "int8", 0.0099).name == "fp32"
 
 
 def test_fp32_is_made_alone_where_it_is_asked_for(

@@ -92,7 +92,7 @@ def test_bad_toml_says_the_line(file: Path) -> None:
         ("[train]\nminuts = 3", "line 13: unknown key train.minuts; did you mean 'minutes'?"),
         ("[tarin]\n", "line 12: unknown key tarin; did you mean 'train'?"),
         ("[data.split]\ntset = 0.1", "line 13: unknown key data.split.tset; did you mean 'test'?"),
-        ("[compress]\nzzz = 1", "line 13: unknown key compress.zzz; known keys: max_loss, target"),
+        ("[compress]\nzzz = 1", "line 13: unknown key compress.zzz; known keys: max_loss, minutes"),
         ("[train]\nepochs = 0", "line 13: train.epochs: input should be greater than or equal"),
         ("[train]\nepochs = true", "line 13: train.epochs: input should be a valid integer"),
         ("[train]\nepochs = '3'", "line 13: train.epochs: input should be a valid integer"),
@@ -190,7 +190,7 @@ def test_a_wrong_setting_is_not_blamed_on_a_line_of_the_file(file: Path) -> None
 
 
 def test_keys_at_follows_the_tables() -> None:
-    assert keys_at(("compress",)) == ["target", "max_loss"]
+    assert keys_at(("compress",)) == ["target", "max_loss", "minutes"]
     assert keys_at(("inputs", "sentence")) == []
 
 
@@ -204,7 +204,7 @@ def test_a_part_is_plain_json_of_the_sections_named(file: Path) -> None:
             "pool": None,
             "seen": None,
         },
-        "compress": {"target": "int8", "max_loss": 0.01},
+        "compress": {"target": "int8", "max_loss": 0.01, "minutes": 0.0},
     }
 
 

@@ -27,11 +27,12 @@ from modelyard.core.project import Project
 from modelyard.core.store import Draft
 from modelyard.models.evaluation import Evaluation
 from modelyard.runtime.encoded import Encoded
-from modelyard.stages.compress import Rung, _agreement, _choice, _loss
+from modelyard.stages.choice import Choice, named
 from modelyard.stages.papers.facts import public_report
 from modelyard.stages.prepare import prepare
 from modelyard.stages.report import numbers
 from modelyard.stages.report.page import templates
+from modelyard.stages.rungs import Rung, agreement, loss_of
 from modelyard.targets import Settles, find
 from modelyard.targets.number import LARGEST, LEVELS
 
@@ -312,16 +313,17 @@ def test_a_release_tells_no_truth_of_a_row() -> None:
 
 def test_the_loss_of_an_error_is_a_share_of_it() -> None:
     network, graph = (Measure("mae", v, 0, 9, 200, False) for v in (50.0, 50.4))
-    assert _loss(network, graph) == pytest.approx(0.008)
-    assert _loss(Measure("r2", 0.9, 0, 1, 9), Measure("r2", 0.8, 0, 1, 9)) == pytest.approx(0.1)
-    assert _agreement(answers([1.0]), answers([1.1])) is None
+    assert loss_of(network, graph) == pytest.approx(0.008)
+    assert loss_of(Measure("r2", 0.9, 0, 1, 9), Measure("r2", 0.8, 0, 1, 9)) == pytest.approx(0.1)
+    assert agreement(answers([1.0]), answers([1.1])) is None
     rungs = [Rung("fp32", 4, network, 0.0, None, 0.0), Rung("int8", 1, graph, 0.008, None, 0.4)]
-    assert _choice(rungs, "int8", 0.01) == (
+    assert named(rungs, "int8", 0.01) == Choice(
         "int8",
         "int8 adds 0.80 % to mae on 200 validation rows and is 4.0 × smaller",
     )
-    choice, why = _choice(rungs, "int8", 0.005)
-    assert choice == "fp32" and "more than compress.max_loss = 0.005 allows" in why
+    refused = named(rungs, "int8", 0.005)
+    assert refused.name == "fp32"
+    assert "more than compress.max_loss = 0.005 allows" in refused.why
 
 
 def test_baselines_are_the_median_a_line_with_honest_intervals_and_trees() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.checks.limits import refuse_unknown
 from modelyard.core import PROJECT_FILE, digest
-from modelyard.core.artefacts import Model, Release
-from modelyard.core.errors import ReleaseMissing, RequirementFailed, SettingInvalid
+from modelyard.core.artefacts import Artefact, Model, Release
+from modelyard.core.errors import ReleaseMissing, RequirementFailed, ResultMissing, SettingInvalid
 from modelyard.core.events import Events
 from modelyard.core.flow import Step, plan, run
 from modelyard.core.licences import licence_problem
@@ -108,15 +108,49 @@ def foreseen(project: Project) -> dict[str, Any] | None:
 
 def build(file: Path, settings: Sequence[str], events: Events) -> Release:
     """Run what does not stand and give the Release."""
-    from modelyard.stages import build_stages
+    release = build_until("release", file, settings, events)
+    assert isinstance(release, Release)
+    return release
+
+
+def build_until(stage: str, file: Path, settings: Sequence[str], events: Events) -> Artefact:
+    """Run what does not stand up to a stage, and give what that one makes."""
+    from modelyard.stages import ORDER, build_stages
 
     project = read_project(file, settings)
     refuse_early(project)
-    own_key()  # a cause of the release: refused now where it cannot be made
-    made = run(project, build_stages(), store_of(project), events)
-    release = made["release"]
-    assert isinstance(release, Release)
-    return release
+    if stage == "release":
+        own_key()  # a cause of the release: refused now where it cannot be made
+    stages = build_stages()[: ORDER.index(stage) + 1]
+    return run(project, stages, store_of(project), events)[stage]
+
+
+def rungs_of(project: Project) -> dict[str, Any]:
+    """The rungs of a project's model, as its report has them, and whether they are up to date.
+
+    Raises ResultMissing where nothing has been made small yet.
+    """
+    from modelyard import targets
+    from modelyard.stages import build_stages
+    from modelyard.stages.front import front
+
+    store = store_of(project)
+    steps = {step.stage.name: step for step in plan(project, build_stages(), store)}
+    standing = steps["compress"].manifest
+    manifest = standing or store.latest("compress")
+    if manifest is None:
+        raise ResultMissing(
+            f"The project {project.name} has no model that was made small yet; make one with "
+            f"`modelyard compress {project.folder}`."
+        )
+    told = Model(store.folder(manifest)).read_json("compress.json")
+    return {
+        "event": "rungs",
+        "name": project.name,
+        "stands": standing is not None,
+        "measure": targets.find(project.target.kind).main,
+        **front(told, manifest, project.cost.core_hour),
+    }
 
 
 def result(project: Project) -> dict[str, Any]:

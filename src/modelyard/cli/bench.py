@@ -68,9 +68,10 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _measured(options: argparse.Namespace, clients: Sequence[int]) -> "Speed":
+    from modelyard.core.measure import cost_of_million
     from modelyard.core.project_file import read_project
     from modelyard.doors import RESOLVED, open_release, release_folder
-    from modelyard.service.load import Speed, cost_of_million
+    from modelyard.service.load import Speed
 
     folder = release_folder(options.release)
     runtime = open_release(folder, options.public_key, options.candidates)
@@ -122,7 +123,8 @@ def _loads(
     options: argparse.Namespace,
 ) -> tuple["list[Loaded]", int | None]:
     """Each load in its turn, and the service's peak memory after all of them."""
-    from modelyard.service.load import Request, ask, peak_memory_bytes, row_documents, served
+    from modelyard.runtime.peak import memory_of
+    from modelyard.service.load import Request, ask, row_documents, served
 
     own = [("--public-key", options.public_key), ("--candidates", options.candidates)]
     words = [word for key, value in own if value for word in (key, str(value))]
@@ -130,7 +132,7 @@ def _loads(
     with served(folder, words) as (url, process):
         request = Request.to(url, f"/v1/models/{name}/predict", documents)
         found = [_told(ask(request, each, options.seconds)) for each in clients]
-        return found, peak_memory_bytes(process)
+        return found, memory_of(process)
 
 
 def _told(load: Any) -> "Loaded":

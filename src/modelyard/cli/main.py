@@ -11,7 +11,18 @@ from modelyard import __version__
 from modelyard.core.errors import ModelyardError, SettingInvalid
 
 COMMANDS = (
-    *("new", "plan", "run", "show", "predict", "verify", "serve", "bench", "candidates"),
+    *(
+        "new",
+        "plan",
+        "run",
+        "show",
+        "compress",
+        "predict",
+        "verify",
+        "serve",
+        "bench",
+        "candidates",
+    ),
     *("samples", "backbones"),
 )
 

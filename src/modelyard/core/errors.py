@@ -21,6 +21,7 @@
     │   ├── RowsAlreadySeen          an audit on rows its model learned from
     │   ├── ExtraMissing             a part of the package is not installed
     │   ├── ReleaseMissing
+    │   ├── ResultMissing            what a stage makes, before it has run
     │   ├── ReleaseChanged           a file differs from what was signed
     │   ├── ReleaseUntrusted         no signature, or not by a known key
     │   ├── RequestInvalid           a request the API cannot answer (422)
@@ -172,6 +173,12 @@ class ReleaseMissing(BadInput):
     """No release where one was looked for."""
 
     code = "release-missing"
+
+
+class ResultMissing(BadInput):
+    """What a stage makes was asked for before it has run."""
+
+    code = "result-missing"
 
 
 class ReleaseChanged(BadInput):

@@ -29,3 +29,12 @@ class Measure:
     def to_json(self) -> dict[str, Any]:
         """The measure as a JSON object."""
         return asdict(self)
+
+
+def cost_of_million(rows_per_s: float, cores: int, core_hour: float) -> float:
+    """What a million rows cost at a rate, where an hour of a core has a price.
+
+    >>> cost_of_million(1000, 2, 0.036)
+    0.02
+    """
+    return round(1e6 / rows_per_s / 3600 * cores * core_hour, 6)

@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from modelyard.core import rungs
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -138,11 +140,25 @@ class Train(Section):
     seed: Seed = Field(7, description="the same seed gives the same weights")
 
 
+def _rung(value: str) -> str:
+    if value != rungs.AUTO and (wrong := rungs.problem(value)):
+        raise ValueError(wrong)
+    return value
+
+
+RungTarget = Annotated[str, AfterValidator(_rung)]
+
+
 class Compress(Section):
     """How the model is made small."""
 
-    target: Literal["int8", "fp32"] = Field("int8", description="int8 or fp32")
-    max_loss: Share = Field(0.01, description="share of the measure int8 may lose")
+    target: RungTarget = Field(
+        "int8", description="int8, fp32, another rung such as layers-3+int8, or auto: the cheapest"
+    )
+    max_loss: Share = Field(0.01, description="share of the measure that may be lost")
+    minutes: float = Field(
+        0.0, ge=0, description="a time budget for each smaller network; 0 = until it learns no more"
+    )
 
 
 def _limit(value: Any) -> Any:

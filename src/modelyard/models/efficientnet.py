@@ -105,14 +105,22 @@ class EfficientNetLite(nn.Module):
 
 def _blocks(width_factor: float, depth_factor: float) -> Iterator[Block]:
     given = STEM
-    for place, stage in enumerate(STAGES):
+    for stage, blocks in zip(STAGES, blocks_in(depth_factor), strict=True):
         width = scaled(stage.width, width_factor)
-        is_middle = 0 < place < len(STAGES) - 1
-        blocks = math.ceil(stage.blocks * depth_factor) if is_middle else stage.blocks
         for number in range(blocks):
             stride = stage.stride if number == 0 else 1
             yield Block(given, width, stage.expansion, stage.kernel, stride)
             given = width
+
+
+def blocks_in(depth_factor: float) -> list[int]:
+    """How many blocks each stage has; the first and the last stage are never scaled.
+
+    >>> blocks_in(1.0), blocks_in(0.5)
+    ([1, 2, 2, 3, 3, 4, 1], [1, 1, 1, 2, 2, 2, 1])
+    """
+    middle = [math.ceil(stage.blocks * depth_factor) for stage in STAGES[1:-1]]
+    return [STAGES[0].blocks, *middle, STAGES[-1].blocks]
 
 
 def scaled(width: int, factor: float, step: int = 8) -> int:

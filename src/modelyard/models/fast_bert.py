@@ -54,7 +54,8 @@ class FastBert(nn.Module):
         super().__init__()
         self.network = network
         config = network.config
-        self.heads = int(config.num_attention_heads)
+        attention = network.base_model.encoder.layer[0].attention.self
+        self.heads = int(attention.query.out_features // attention.attention_head_size)
         self.epsilon = float(config.layer_norm_eps)
         self.dropout = float(config.hidden_dropout_prob)
 
@@ -120,16 +121,15 @@ def _first_token(layer: Any, states: Tensor, mask: Tensor | None, heads: int) ->
     """
     attention = layer.attention.self
     first = states[:, :1]
-    width = states.shape[-1]
-    by_head = (heads, width // heads, width)
+    by_head = (heads, -1, states.shape[-1])
     query = attention.query(first).view(len(states), heads, -1)
     folded = torch.einsum("phd,hdw->phw", query, attention.key.weight.view(by_head))
-    scores = folded @ states.transpose(1, 2) * (width // heads) ** -0.5  # (P, heads, T)
+    scores = folded @ states.transpose(1, 2) * query.shape[-1] ** -0.5  # (P, heads, T)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, 0], -torch.inf)
     mixed = scores.softmax(-1) @ states  # (P, heads, W)
     values = torch.einsum("phw,hdw->phd", mixed, attention.value.weight.view(by_head))
-    attended = values.reshape(first.shape) + attention.value.bias
+    attended = values.flatten(1)[:, None] + attention.value.bias
     out: Tensor = layer.feed_forward_chunk(layer.attention.output(attended, first))
     return out
 

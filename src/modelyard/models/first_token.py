@@ -44,7 +44,7 @@ def _first_token(
         attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
         dropout_p=attention.dropout.p if layer.training else 0.0,
     )
-    mixed = mixed.transpose(1, 2).reshape(first.shape)
+    mixed = mixed.transpose(1, 2).flatten(2)  # (B, 1, heads × W / heads)
     out: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, first))
     return out
 

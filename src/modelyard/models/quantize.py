@@ -36,17 +36,21 @@ def quantize(source: Path, file: Path) -> None:
     The last layer stays fp32.
     """
     model = onnx.load(source)
+    onnx.save(rewritten(model, Rewriting(model.graph)), file)
+
+
+def rewritten(model: onnx.ModelProto, rewriting: "Rewriting") -> onnx.ModelProto:
+    """The model itself, with the nodes that take the place of its own."""
     graph = model.graph
-    rewriting = _Rewriting(graph)
     nodes = [new for node in graph.node for new in rewriting.nodes_for(node)]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     rewriting.settle()
     model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
-    onnx.save(model, file)
+    return model
 
 
-class _Rewriting:
+class Rewriting:
     """A graph's nodes, one after the other, as nodes on 8-bit weights."""
 
     def __init__(self, graph: GraphProto):
@@ -76,10 +80,15 @@ class _Rewriting:
             yield from self._embedding(node)
         elif node.op_type == "Conv" and node.input[1] in self.filters:
             yield from self._convolution(node)
-        elif self._is_product(node):
+        elif self.is_product(node):
             yield from self._product(node)
         else:
             yield node
+
+    def product_inputs(self) -> list[str]:
+        """What is multiplied with weights, each once, in the graph's order."""
+        products = filter(self.is_product, self.graph.node)
+        return list(dict.fromkeys(node.input[0] for node in products))
 
     def settle(self) -> None:
         """Drop the weights that nothing reads any more."""
@@ -88,7 +97,13 @@ class _Rewriting:
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
 
-    def _is_product(self, node: NodeProto) -> bool:
+    @staticmethod
+    def is_transposed(node: NodeProto) -> bool:
+        """Whether a product takes its weights as (N, K)."""
+        return _flag(node, "transB")
+
+    def is_product(self, node: NodeProto) -> bool:
+        """Whether a node multiplies with weights, and is not the graph's last layer."""
         wanted = node.op_type in ("MatMul", "Gemm") and node.input[1] in self.weights
         return wanted and node.output[0] not in self.outputs
 
@@ -97,7 +112,7 @@ class _Rewriting:
         tokens, weight, *bias = node.input
         [out] = node.output
         yield from self._quantized(tokens)
-        names = self._weight(weight, transposed=_flag(node, "transB"))
+        names = self._weight(weight, transposed=self.is_transposed(node))
         scaled = f"{out}.scaled" if bias else out
         yield helper.make_node(
             "MatMulIntegerToFloat",

@@ -20,6 +20,7 @@ from modelyard.models.fused import towers_of
 from modelyard.models.head import BertHead, RobertaHead
 from modelyard.models.loop import Recipe, Run, State
 from modelyard.models.schedule import Pace, epochs_for
+from modelyard.models.static_text import StaticText
 from modelyard.models.tabular import Categories, Numbers
 from modelyard.models.towers import History, TwoTowers
 from modelyard.models.vision import LiteNetwork
@@ -166,7 +167,7 @@ def _run(job: Job, state: State) -> Run:
 
 def _workers(network: nn.Module, threads: int) -> int:
     """How many parts of a step may be computed side by side: noise must be the part's own."""
-    known = (FastBert, BertHead, RobertaHead, Numbers, Categories, LiteNetwork)
+    known = (FastBert, BertHead, RobertaHead, Numbers, Categories, LiteNetwork, StaticText)
     all_known = all(isinstance(tower, known) for tower in towers_of(network).values())
     return min(MOST_WORKERS, threads) if all_known else 1
 

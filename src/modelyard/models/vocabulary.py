@@ -34,7 +34,7 @@ class NarrowEmbedding(nn.Embedding):
 def narrow(network: Any, used: Indices) -> None:
     """Keep the vectors of the `used` tokens only, where the network's embedding moves."""
     whole = _embedding(network)
-    if isinstance(whole, nn.Embedding) and whole.weight.requires_grad:
+    if type(whole) is nn.Embedding and whole.weight.requires_grad:
         network.set_input_embeddings(NarrowEmbedding(whole, used))
 
 

@@ -28,6 +28,11 @@ Outputs = NDArray[np.float32]
 """Of a batch: (P, C), or (P, T, C) where a graph answers for tokens."""
 
 
+def threads() -> int:
+    """How many a graph runs in, unless told otherwise: one for each processor that is ours."""
+    return len(os.sched_getaffinity(0))
+
+
 class Graph:
     """An ONNX graph, loaded once and called by any thread.
 

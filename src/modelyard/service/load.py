@@ -146,25 +146,6 @@ def served(release: Path, options: Sequence[str] = ()) -> Iterator[tuple[str, in
         server.communicate(timeout=STOP_SECONDS)
 
 
-def peak_memory_bytes(process: int) -> int | None:
-    """The most memory that a process had at once, where the system tells it (Linux)."""
-    try:
-        told = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(r"VmHWM:\s+(\d+) kB", told)
-    return int(found.group(1)) * 1024 if found else None
-
-
-def cost_of_million(rows_per_s: float, cores: int, core_hour: float) -> float:
-    """What a million rows cost at a rate, where an hour of a core has a price.
-
-    >>> cost_of_million(1000, 2, 0.036)
-    0.02
-    """
-    return round(1e6 / rows_per_s / 3600 * cores * core_hour, 6)
-
-
 def row_documents(rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
     """The bodies of native requests for one row each; bytes go as base64."""
     import base64

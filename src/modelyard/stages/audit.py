@@ -31,6 +31,7 @@ from modelyard.models import backbones
 from modelyard.runtime.index import Pool
 from modelyard.runtime.runtime import Runtime
 from modelyard.stages.candidates import Plain, pools_of
+from modelyard.stages.front import front
 from modelyard.stages.report.page import render
 from modelyard.stages.report.sentences import headline
 from modelyard.stages.train import backbone_names
@@ -54,10 +55,10 @@ def estimate(project: Project, facts: RowFacts) -> Estimate:
     )
 
 
-READS = ("name", "inputs", "target", "accept", "release")
+READS = ("name", "inputs", "target", "accept", "release", "cost")
 
 
-@stage("audit", version="6", reads=READS, gives=Report, estimate=estimate)
+@stage("audit", version="7", reads=READS, gives=Report, estimate=estimate)
 def audit(project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events) -> None:
     """Predict the test rows, run the checks, train the baselines, and say what holds."""
     known = known_limits(targets.find(project.target.kind))
@@ -261,9 +262,15 @@ def _report(
         **{name: details for each in findings for name, details in each.details.items()},
         "data": data,
         "training": _optional(model, "training.json"),
-        "compression": _optional(model, "compress.json"),
+        "compression": _compression(project, model),
     }
     return {"headline": headline(found), **found}
+
+
+def _compression(project: Project, model: Model) -> Any:
+    """What the ladder's rungs do and cost, where the model has climbed it."""
+    told = _optional(model, "compress.json")
+    return told and front(told, model.manifest, project.cost.core_hour)
 
 
 def _language(data: Any) -> str | None:

@@ -56,6 +56,11 @@ class Target(Protocol):
     A target that reads vectors picks its answers from candidates: its truths are objects with the
     ids of a row's `right` ones and, or None, of its `pool`, and it decodes what was Ranked.
     """
+    outputs: str
+    """What the network's outputs are, for a smaller one that learns from them.
+
+    Logits of `classes`, of `labels`, or of each of the `tokens`; `numbers`, or `vectors`.
+    """
     contradicts: bool
     """Whether two rows with equal inputs and other answers cannot both be right."""
 

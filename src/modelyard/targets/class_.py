@@ -34,6 +34,7 @@ class Class:
     measures = ("accuracy", "macro_f1", "weighted_f1")
     chooses = "one of"
     reads = "rows"
+    outputs = "classes"
     contradicts = True
 
     def read(self, value: Any, values: Mapping[str, Any]) -> str:

@@ -38,6 +38,7 @@ class Labels:
     measures = ("micro_f1", "macro_f1", "exact_match")
     chooses = "any of"
     reads = "rows"
+    outputs = "labels"
     contradicts = True
 
     def read(self, value: Any, values: Mapping[str, Any]) -> list[str]:

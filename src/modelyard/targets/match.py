@@ -49,6 +49,7 @@ class Match:
     measures = ("recall_at_1", "recall_at_10", "mrr_at_10", "ndcg_at_10")
     chooses = ""
     reads = "vectors"
+    outputs = "vectors"
     contradicts = False  # a row may have several right candidates
 
     def read(self, value: Any, values: Mapping[str, Any]) -> list[str]:

@@ -55,6 +55,7 @@ class Number:
     measures = ("mae", "rmse", "r2", "coverage")
     chooses = ""
     reads = "rows"
+    outputs = "numbers"
     contradicts = False
 
     def read(self, value: Any, values: Mapping[str, Any]) -> float:

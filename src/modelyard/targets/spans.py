@@ -64,6 +64,7 @@ class Spans:
     measures = ("entity_f1", "entity_precision", "entity_recall")
     chooses = "spans of"
     reads = "tokens"
+    outputs = "tokens"
     contradicts = False  # a slip of an annotator's pen is no reason to lose every such text
 
     def read(self, value: Any, values: Mapping[str, Any]) -> Truth:

@@ -12,6 +12,7 @@ from typing import Any
 from modelyard import inputs, targets
 from modelyard.core.licences import licence_doubts
 from modelyard.core.project import Project
+from modelyard.stages.front import is_graph_alone
 from modelyard.stages.papers.facts import Facts, Json
 from modelyard.stages.report.numbers import interval, shown, title
 from modelyard.stages.report.sentences import named
@@ -242,7 +243,10 @@ def _limits(facts: Facts) -> str:
 
 def _weights(facts: Facts) -> str:
     if _auto_class(facts):
-        return "`model.safetensors`, which transformers loads, has the weights"
+        whose = (
+            " of the larger network it learned from" if is_graph_alone(facts.compression) else ""
+        )
+        return f"`model.safetensors`, which transformers loads, has the weights{whose}"
     if "rounds" in facts.training["decisions"]:
         return "The trees that were grown, also in this folder, are"
     return "The network that was trained, also in this folder, is"

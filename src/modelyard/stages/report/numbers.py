@@ -128,6 +128,15 @@ def signed(value: float) -> str:
     return ("+" if value > 0 else MINUS) + text
 
 
+def lost(better: float) -> str:
+    """In hundredths, what is lost where so much is won: one decimal, and a sign if it is below 0.
+
+    >>> lost(-0.0123), lost(0.004), lost(0.0)
+    ('1.2', '−0.4', '0.0')
+    """
+    return signed(-100 * better).removeprefix("+")
+
+
 def significant(value: float) -> str:
     """Two or three significant digits, and no exponent.
 
@@ -137,6 +146,17 @@ def significant(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:#.2g}" if 1e-4 <= value < 1 else f"{value:.1f}"
+
+
+def cost(value: float) -> str:
+    """A price, with three digits and no exponent.
+
+    >>> cost(0.01234), cost(12.3456), cost(0.0), cost(2e-7)
+    ('0.0123', '12.3', '0', '0.0000002')
+    """
+    decimals = DIGITS - 1 - math.floor(math.log10(value)) if value > 0 else 0
+    text = f"{value:,.{max(0, decimals)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def amount(value: float) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,97 @@ class Axis:
         """
         step = self.ticks[1] - self.ticks[0]
         return f"{tick:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+
+
+@dataclass(frozen=True)
+class LogAxis(Axis):
+    """A scale on which equal steps are equal factors; `low` and `high` are logarithms."""
+
+    def at(self, value: float) -> float:
+        """The place of a value.
+
+        >>> log_axis([0.01, 1.0], 0, 100).at(0.1)
+        50.0
+        """
+        return super().at(math.log10(value))
+
+    def label(self, tick: float) -> str:
+        """A tick's text."""
+        return f"{tick:g}"
+
+
+@dataclass(frozen=True)
+class Label:
+    """Where a point's name stands, and which end of it is there: `start` or `end`."""
+
+    x: float
+    y: float
+    anchor: str
+
+
+def log_axis(values: Iterable[float], start: float, end: float) -> LogAxis:
+    """A logarithmic axis over all values, which are above 0, with ticks at 1, 2 and 5.
+
+    >>> log_axis([0.013, 0.3], 0, 100).ticks
+    (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    """
+    found = list(values)
+    low, high = min(found), max(found)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    able = [round(digit * 10.0**power, 15) for power in powers for digit in (1, 2, 5)]
+    first = max(tick for tick in able if tick <= low * (1 + 1e-9))
+    last = min(tick for tick in able if tick >= high * (1 - 1e-9) and tick > first)
+    ticks = tuple(tick for tick in able if first <= tick <= last)
+    return LogAxis(math.log10(first), math.log10(last), start, end, ticks)
+
+
+def labels(points: Sequence[tuple[float, float]], texts: Sequence[str], end: float) -> list[Label]:
+    """Places beside points for their names, which lie on no point and on no other name.
+
+    >>> labels([(50.0, 20.0), (60.0, 20.0)], ["a", "b"], 200)[0].anchor
+    'end'
+    """
+    taken = [_Box(x - GAP, x + GAP, y - GAP, y + GAP) for x, y in points]
+    found = []
+    for (x, y), text in zip(points, texts, strict=True):
+        label, box = next(
+            (pair for pair in _places(x, y, text) if pair[1].is_free(taken, end)),
+            next(_places(x, y, text)),
+        )
+        found.append(label)
+        taken.append(box)
+    return found
+
+
+GAP, LETTER, LINE = 6.0, 6.3, 13.0
+"""Half of a point with its margin, the width of a letter, and the height of a line."""
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def is_free(self, taken: Iterable["_Box"], end: float) -> bool:
+        """Whether it lies between 0 and `end` and on none of those that are taken."""
+        return self.left >= 0 and self.right <= end and not any(map(self._is_on, taken))
+
+    def _is_on(self, other: "_Box") -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+
+def _places(x: float, y: float, text: str) -> Iterator[tuple[Label, _Box]]:
+    """Right and left of a point, then farther and farther above and below it."""
+    width = LETTER * len(text)
+    for lines in (0, -1, 1, -2, 2, -3, 3):
+        height = y + lines * LINE
+        for anchor, left in (("start", x + GAP + 2), ("end", x - GAP - 2 - width)):
+            edge = left if anchor == "start" else left + width
+            box = _Box(left, left + width, height - LINE / 2, height + LINE / 2)
+            yield Label(round(edge, 1), round(height + 4, 1), anchor), box
 
 
 def axis(values: Iterable[float], start: float, end: float, steps: int = 5) -> Axis:
