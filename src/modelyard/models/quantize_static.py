@@ -38,8 +38,8 @@ class Range:
 def quantize_static(source: Path, file: Path, calibration: Iterable[Arrays]) -> None:
     """Write the graph in `source` with int8 products on inputs whose ranges are fixed.
 
-    `calibration` holds batches as the graph takes them: some hundred training rows are enough.
-    An input that none of them reaches keeps a scale for each token.
+    `calibration` holds batches as the graph takes them, of some hundred training rows; fewer cost
+    accuracy. An input that none of them reaches keeps a scale for each token.
     """
     model = onnx.load(source)
     names = Rewriting(onnx.load(source).graph).product_inputs()
