@@ -18,6 +18,7 @@ SUBJECTS = (
     "tamper",
     "protocol",
     "fuzz",
+    "service",
 )
 
 
