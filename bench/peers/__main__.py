@@ -27,7 +27,7 @@ def main() -> int:
     peers = _chosen(options.peers, PEERS)
     for each in ("fastapi", *peers):  # the pipeline in process has the environment of the first
         environments.build(each)
-    jobs = [prepared(name) for name in _chosen(options.models, list(SOURCES))]
+    jobs = [prepared(name, options.set) for name in _chosen(options.models, list(SOURCES))]
     if options.prepare:
         return 0
     found = [_measured(each, peers, options.rounds, options.seconds) for each in jobs]
@@ -66,6 +66,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--models", default="", metavar="NAME,NAME", help=", ".join(SOURCES))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each load")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the models' projects"
+    )
     parser.add_argument("--prepare", action="store_true", help="measure nothing")
     parser.add_argument("--no-write", dest="write", action="store_false", help="only print")
     return parser.parse_args()

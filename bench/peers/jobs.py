@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +49,14 @@ class Prepared:
     """How much more often the fp32 model is right than the int8 engine."""
 
 
-def prepared(name: str) -> Prepared:
-    """The model of that name, made or found in the store, and its test rows in random order."""
+def prepared(name: str, settings: Sequence[str] = ()) -> Prepared:
+    """The model of that name, made or found in the store, and its test rows in random order.
+
+    `settings` are KEY=VALUE of its project file, after its own.
+    """
     source = SOURCES[name]
     folder = source.project()
-    release = Path(run(folder, *source.settings)["release"])
+    release = Path(run(folder, *source.settings, *settings)["release"])
     rows = rows_of(parts(folder) / "test.parquet", source.label)
     random.Random(0).shuffle(rows)  # those of banking77 come kind by kind
     file = PLACE / f"{name}.json"

@@ -13,7 +13,7 @@ from transformers import pipeline
 RELEASE = "PEER_RELEASE"
 
 
-@bentoml.service(workers=1, traffic={"timeout": 60})
+@bentoml.service(workers=1, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Texts:
     """The pipeline as a service."""
 

@@ -1,39 +1,34 @@
 """MLflow's serving of a pyfunc model: RELEASE PORT.
 
-The model is saved beside the peer's environment, then `mlflow models serve` serves it.
+The model is saved beside the peer's environment, once for a release, and `mlflow models serve`
+serves it.
 """
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
-import mlflow
-from transformers import pipeline
 
+def saved(release: Path) -> Path:
+    """The folder of the MLflow model of a release."""
+    folder = Path(sys.executable).parents[2] / "models" / release.name
+    if not (folder / "MLmodel").exists():
+        import mlflow
 
-class Texts(mlflow.pyfunc.PythonModel):
-    """The pipeline as a pyfunc model."""
-
-    def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
-        """Open the model, once in each worker."""
-        release = context.artifacts["release"]
-        self.classify = pipeline("text-classification", model=release, device="cpu")
-
-    def predict(self, context: object, model_input: list[str]) -> list[dict]:
-        """Label and score of each text."""
-        return self.classify(list(model_input), batch_size=32, truncation=True)
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(Path(__file__).with_name("mlflow_model.py")),
+            artifacts={"release": str(release)},
+            pip_requirements=[],
+        )
+    return folder
 
 
 if __name__ == "__main__":
     release, port = sys.argv[1:]
-    saved = Path(sys.executable).parents[2] / "model"
-    shutil.rmtree(saved, ignore_errors=True)
-    mlflow.pyfunc.save_model(
-        str(saved), python_model=Texts(), artifacts={"release": release}, pip_requirements=[]
-    )
     command = [
-        str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", str(saved),
-        "--env-manager", "local", "--host", "127.0.0.1", "--port", port, "--workers", "1",
+        str(Path(sys.executable).with_name("mlflow")), "models", "serve",
+        "-m", str(saved(Path(release))), "--env-manager", "local",
+        "--host", "127.0.0.1", "--port", port, "--workers", "1",
     ]  # fmt: skip
     os.execv(command[0], command)
