@@ -15,7 +15,7 @@ from bench.figures import WORK
 BASE = "base"
 PLACE = WORK / "peers"
 PINS = Path(__file__).parent / "requirements"
-NOT_PASSED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+NOT_PASSED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
 
 
 def python(name: str) -> Path:
@@ -23,10 +23,12 @@ def python(name: str) -> Path:
     return PLACE / name / ".venv" / "bin" / "python"
 
 
-def surroundings() -> dict[str, str]:
-    """The variables a peer's process gets: nothing of this project's, nothing from the network."""
+def surroundings(name: str) -> dict[str, str]:
+    """The variables a peer's process gets: its own commands first, nothing from the network."""
     kept = {key: value for key, value in os.environ.items() if key not in NOT_PASSED}
-    return {**kept, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    path = os.pathsep.join([str(python(name).parent), kept.get("PATH", os.defpath)])
+    own = {"PATH": path, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**kept, **own}
 
 
 def build(name: str) -> None:
@@ -51,7 +53,7 @@ def _make(name: str) -> None:
         [base] = (PLACE / BASE / ".venv").glob("lib/python3*/site-packages")
         (own / "base.pth").write_text(f"{base}\n", encoding="utf-8")
     install = ["-m", "pip", "install", "--quiet", "-r", str(PINS / f"{name}.txt")]
-    subprocess.run([str(python(name)), *install], check=True, env=surroundings())
+    subprocess.run([str(python(name)), *install], check=True, env=surroundings(name))
 
 
 def _pins(name: str) -> str:

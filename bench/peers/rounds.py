@@ -111,8 +111,8 @@ def _engine(engine: Engine, job: Job, seconds: float) -> InProcess:
 
 
 def _told(engine: Engine, release: Path, texts_file: Path, seconds: float) -> dict[str, Any]:
-    is_ours = engine.environment is None
-    surroundings = dict(os.environ) if is_ours else environments.surroundings()
+    own = engine.environment
+    surroundings = environments.surroundings(own) if own else dict(os.environ)
     command = engine.command(release, texts_file, seconds)
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, env=surroundings, cwd=ROOT, check=True

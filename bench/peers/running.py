@@ -18,7 +18,7 @@ from bench.peers import environments
 from bench.peers.catalogue import OURS, Server
 from modelyard.service.load import Request
 
-START_SECONDS = 180
+START_SECONDS = 300
 STOP_SECONDS = 20
 PAUSE_SECONDS = 0.02
 
@@ -50,7 +50,7 @@ def running(server: Server, release: Path, model: str, text: str) -> Iterator[Ru
     port = _free_port()
     folder = environments.PLACE / server.name
     folder.mkdir(parents=True, exist_ok=True)
-    surroundings = None if server.name == OURS else environments.surroundings()
+    surroundings = None if server.name == OURS else environments.surroundings(server.name)
     path, url = server.path.format(model=model), f"http://127.0.0.1:{port}"
     with (folder / "server.log").open("w", encoding="utf-8") as log:
         began = time.perf_counter()
