@@ -10,7 +10,8 @@ from pathlib import Path
 import onnxruntime
 import timing
 import torch
-from sentence_transformers import SentenceTransformer, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from setfit.compat import Dense
 from setfit.exporters.onnx import export_onnx
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -33,10 +34,8 @@ class Head(Dense):
 def exported(release: str, file: Path) -> None:
     """Write the model as SetFit's recipe does."""
     network = AutoModelForSequenceClassification.from_pretrained(release).eval()
-    words = models.Transformer(release)
-    words.auto_model.load_state_dict(network.bert.state_dict(), strict=False)
-    width = network.config.hidden_size
-    body = SentenceTransformer(modules=[words, models.Pooling(width, "cls")], device="cpu")
+    first_token = Pooling(network.config.hidden_size, "cls")
+    body = SentenceTransformer(modules=[Transformer(release), first_token], device="cpu")
     export_onnx(body, Head(network), opset=14, output_path=str(file))
 
 
