@@ -25,7 +25,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server stays behind
     options = _options()
     peers = _chosen(options.peers, PEERS)
-    for each in ("fastapi", *peers):  # the pipeline in process has the environment of the first
+    for each in (environments.BASE, *peers):
         environments.build(each)
     jobs = [prepared(name, options.set) for name in _chosen(options.models, list(SOURCES))]
     if options.prepare:

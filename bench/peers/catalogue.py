@@ -106,7 +106,7 @@ IN_PROCESS = {
     each.name: each
     for each in (
         Engine(OURS, "modelyard.load(release).predict(rows)", None, "int8 as released"),
-        Engine("pipeline", "pipeline(batch_size=32)", "fastapi", "fp32, torch's own threads"),
+        Engine("pipeline", "pipeline(batch_size=32)", environments.BASE, "fp32, torch's threads"),
         Engine(
             "setfit",
             "SetFit 1.2.0, ONNX",

@@ -27,8 +27,7 @@ def surroundings(name: str) -> dict[str, str]:
     """The variables a peer's process gets: its own commands first, nothing from the network."""
     kept = {key: value for key, value in os.environ.items() if key not in NOT_PASSED}
     path = os.pathsep.join([str(python(name).parent), kept.get("PATH", os.defpath)])
-    own = {"PATH": path, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**kept, **own}
+    return {**kept, "PATH": path, "HF_HUB_OFFLINE": "1"}
 
 
 def build(name: str) -> None:

@@ -81,7 +81,7 @@ def one_round(job: Job, peers: Collection[str], seconds: float) -> Round:
     rate = products_per_s(job.arithmetic, seconds / 2)
     found = Round(rate / job.arithmetic.of_text(job.tokens_per_text))
     for engine in IN_PROCESS.values():
-        if engine.environment is None or engine.environment in peers:
+        if engine.environment in (None, environments.BASE, *peers):
             found.in_process[engine.name] = _engine(engine, job, seconds)
     for name in [each for each in SERVED if each in peers]:
         found.over_http[name] = _server(SERVED[name], job, seconds, {})
