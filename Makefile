@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer, pip and make; all else goes into .venv.
 BIN := .venv/bin
-.PHONY: environment demo test lint docs bench release clean
+.PHONY: environment demo test lint docs bench bench-peers release clean
 
 environment:
 	@scripts/environment .venv "--editable .[build,hub,dev]"
@@ -20,6 +20,11 @@ docs: environment
 # make bench ROWS=name runs one row.
 bench: environment
 	@$(BIN)/python -m bench $(ROWS)
+
+# PEERS=name,name measures some; SECONDS=2 ROUNDS=1 is quick, MORE="--no-write" only prints.
+bench-peers: environment
+	@$(BIN)/python -m bench.peers --peers "$(PEERS)" $(SECONDS:%=--seconds %) \
+		$(ROUNDS:%=--rounds %) $(MORE)
 
 release:
 	@scripts/release

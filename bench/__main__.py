@@ -20,6 +20,7 @@ SUBJECTS = (
     "tamper",
     "protocol",
     "fuzz",
+    "service",
 )
 
 

@@ -36,12 +36,12 @@ class Figure:
         """Whether the value keeps the bar."""
         return bool(OPS[self.op](self.value, self.bar))
 
-    def row(self, measure: str) -> dict[str, object]:
+    def row(self, command: str) -> dict[str, object]:
         """The figure as a row of results.json."""
         return {
             **asdict(self),
             "holds": self.holds,
-            "command": f"make bench ROWS={measure}",
+            "command": command,
             "machine": machine(),
             "commit": commit(),
         }
@@ -116,10 +116,13 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def write(name: str, figures: Sequence[Figure]) -> None:
-    """Put figures into results.json and results.md, in place of older ones of that name."""
+def write(name: str, figures: Sequence[Figure], command: str | None = None) -> None:
+    """Put figures into results.json and results.md, in place of older ones of that name.
+
+    `command` is what measures them, where `make bench ROWS=name` does not.
+    """
     rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    fresh = {figure.name: figure.row(name) for figure in figures}
+    fresh = {figure.name: figure.row(command or f"make bench ROWS={name}") for figure in figures}
     rows = [fresh.pop(row["name"], row) for row in rows] + list(fresh.values())
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     RESULTS.write_text(text, encoding="utf-8")

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 from bench.figures import ROOT, WORK, Figure, counted, measures, of_runs
-from bench.projects import from_rows, from_sample, modelyard
-from bench.rates import _parts, _rows
+from bench.projects import from_rows, from_sample, modelyard, parts, rows_of
 from modelyard.core import digest
 
 KILLS = 20
@@ -80,7 +79,7 @@ def kill() -> list[Figure]:
 
 
 def _small(name: str) -> Path:
-    rows = _rows(_parts(from_sample("reviews")) / "train.parquet")
+    rows = rows_of(parts(from_sample("reviews")) / "train.parquet")
     return from_rows(name, random.Random(0).sample(rows, SMALL_ROWS))
 
 

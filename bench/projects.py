@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from bench.figures import ROOT, WORK
 
 DATA = Path(os.environ.get("MODELYARD_DATA", ROOT.parent / "shared" / "data"))
@@ -95,3 +97,19 @@ def run(folder: Path, *settings: str) -> dict[str, Any]:
     report = Path(found["report"])
     told: dict[str, Any] = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
     return {**told, "release": found["release"], "report_folder": str(report.parent)}
+
+
+def parts(folder: Path) -> Path:
+    """The folder of a project's Dataset, which is made where it does not stand."""
+    shown = json.loads(modelyard("show", str(folder), "--json"))
+    prepare = next(stage for stage in shown["stages"] if stage["stage"] == "prepare")
+    if not prepare["stands"]:
+        run(folder, "train.epochs=1")
+        return parts(folder)
+    return Path(prepare["folder"])
+
+
+def rows_of(part: Path, label: str = "label") -> list[tuple[str, str]]:
+    """The (text, label) rows of a part of a Dataset."""
+    table = pq.read_table(part).to_pydict()
+    return list(zip(table["text"], table[label], strict=True))

@@ -10,8 +10,7 @@ import tritonclient.http as triton
 import modelyard
 from bench.figures import Figure, counted, measures
 from bench.flow import SETTINGS, _small
-from bench.projects import run
-from bench.rates import _parts, _rows
+from bench.projects import parts, rows_of, run
 from bench.serving import served
 
 ROWS = 200
@@ -24,7 +23,7 @@ def protocol() -> list[Figure]:
     folder = _small("protocol")
     report = run(folder, *(word for word in SETTINGS if word != "--set"))
     release = Path(report["release"])
-    texts = [text for text, _ in _rows(_parts(folder) / "test.parquet")][:ROWS]
+    texts = [text for text, _ in rows_of(parts(folder) / "test.parquet")][:ROWS]
     wanted = modelyard.load(release).predict([{"text": text} for text in texts])
     with served(release) as url:
         ways = {

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from bench import ceiling
 from bench.figures import WORK, Figure, measures, of_runs
-from bench.projects import from_rows, from_sample, modelyard, run
+from bench.projects import from_rows, from_sample, modelyard, parts, rows_of, run
 from modelyard import load
 from modelyard.checks.difference import Difference, difference
 from modelyard.models import backbones
@@ -32,8 +32,8 @@ def training_rate() -> list[Figure]:
 
     Of both the whole epoch counts, batches and steps; of neither an evaluation.
     """
-    parts = _parts(from_sample("reviews"))
-    rows = random.Random(0).sample(_rows(parts / "train.parquet"), SHORT_ROWS)
+    dataset = parts(from_sample("reviews"))
+    rows = random.Random(0).sample(rows_of(dataset / "train.parquet"), SHORT_ROWS)
     folder = from_rows("training-rate", rows)
     shutil.rmtree(folder / ".modelyard", ignore_errors=True)  # a rate of another day says nothing
     ratios, ours, theirs, precisions = [], [], [], set[str]()
@@ -151,7 +151,7 @@ def share_of_ceiling() -> list[Figure]:
 def _released_reviews() -> tuple[Path, list[str]]:
     """A release of reviews, and the texts of its test rows."""
     release = Path(run(from_sample("reviews"), "train.seed=1")["release"])
-    rows = _rows(_parts(from_sample("reviews")) / "test.parquet")
+    rows = rows_of(parts(from_sample("reviews")) / "test.parquet")
     return release, [text for text, _ in rows]
 
 
@@ -181,21 +181,7 @@ def _record(folder: Path, *settings: str) -> dict[str, Any]:
 
 def _trainer(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
     backbone = str(backbones.resolve("minilm").folder)
-    return _child("bench.trainer_run", str(_parts(folder)), backbone, str(epochs), str(seed))
-
-
-def _parts(folder: Path) -> Path:
-    shown = json.loads(modelyard("show", str(folder), "--json"))
-    prepare = next(stage for stage in shown["stages"] if stage["stage"] == "prepare")
-    if not prepare["stands"]:
-        run(folder, "train.epochs=1")
-        return _parts(folder)
-    return Path(prepare["folder"])
-
-
-def _rows(part: Path) -> list[tuple[str, str]]:
-    table = pq.read_table(part).to_pydict()
-    return list(zip(table["text"], table["label"], strict=True))
+    return _child("bench.trainer_run", str(parts(folder)), backbone, str(epochs), str(seed))
 
 
 def _child(*words: str) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class Packed(nn.Module):
     def __init__(self, network: Any):
         super().__init__()
         self.network = network
-        self.heads = int(network.config.num_attention_heads)
+        attention = network.base_model.encoder.layer[0].attention.self
+        self.head_width = int(attention.attention_head_size)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -100,21 +101,20 @@ class Packed(nn.Module):
         """
         own = layer.attention.self
         read, first = states[places.of], states[places.of[:, 0]]  # (P, T, W), (P, W)
-        width = states.shape[-1]
-        key, value = (part.weight.view(self.heads, -1, width) for part in (own.key, own.value))
-        query = own.query(first).view(-1, self.heads, width // self.heads).transpose(0, 1)
+        by_head = (-1, self.head_width, states.shape[-1])
+        key, value = (part.weight.view(by_head) for part in (own.key, own.value))
+        query = own.query(first).view(len(first), -1, self.head_width).transpose(0, 1)
         folded = (query @ key).transpose(0, 1)  # (P, heads, W)
-        scores = folded @ read.transpose(1, 2) * (width // self.heads) ** -0.5  # (P, heads, T)
+        scores = folded @ read.transpose(1, 2) * self.head_width**-0.5  # (P, heads, T)
         mixed = (scores + places.bias[:, 0]).softmax(-1) @ read  # (P, heads, W)
         told = (mixed.transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1)  # (P, heads, d)
-        attended = told.reshape(first.shape) + own.value.bias
+        attended = told.flatten(1) + own.value.bias
         out: Tensor = layer.feed_forward_chunk(layer.attention.output(attended, first))
         return out
 
     def _by_head(self, states: Tensor) -> Tensor:
         """States (P, T, W) as (P, heads, T, W / heads)."""
-        width = states.shape[-1] // self.heads
-        return states.view(*states.shape[:2], self.heads, width).transpose(1, 2)
+        return states.view(*states.shape[:2], -1, self.head_width).transpose(1, 2)
 
 
 def _is_tagger(network: Any) -> bool:

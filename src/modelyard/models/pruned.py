@@ -100,8 +100,9 @@ def with_narrower(network: nn.Module, inner: list[Inner], share: float, pieces: 
     moments = second_moments(network, [each.after for each in inner], pieces)
     for each in inner:
         _narrow(found, each, share, moments[each.after])
+    feeds = {found.get_submodule(each.after) for each in inner if each.units == 1}
     for tower in towers_of(found).values():
-        _configure(tower)
+        _configure(tower, feeds)
     return found
 
 
@@ -154,9 +155,12 @@ def lacks_heads(network: nn.Module) -> bool:
     return any(each.in_features < each.out_features for each in own)
 
 
-def _configure(tower: Any) -> None:
-    """Let a configuration tell the width of the feed-forward, where all layers have the same."""
-    own = {tower.get_submodule(each.after).in_features for each in feed_forwards(tower)}
+def _configure(tower: Any, feeds: "set[Any]") -> None:
+    """Let a configuration tell the width of the feed-forward, where all layers have the same.
+
+    `feeds` are the layers that take it; a width found anew might no longer look like one.
+    """
+    own = {each.in_features for each in tower.modules() if each in feeds}
     config = getattr(tower, "config", None)
     for name in WIDTHS:
         if hasattr(config, name) and len(own) == 1:
