@@ -225,7 +225,8 @@ def test_it_is_smaller_and_says_about_what_the_teacher_says(kind: str, name: str
         )
         for said in (found, [mean.expand_as(each) for each in wanted])
     )
-    assert theirs < (0.7 if name != "vocabulary" else 1e-6) * chance, (theirs, chance)
+    most = {"vocabulary": 1e-6, "static": 0.9}.get(name, 0.7)  # a token's vector says less
+    assert theirs < most * chance, (theirs, chance)
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)

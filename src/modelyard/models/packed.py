@@ -103,7 +103,7 @@ class Packed(nn.Module):
         read, first = states[places.of], states[places.of[:, 0]]  # (P, T, W), (P, W)
         by_head = (-1, self.head_width, states.shape[-1])
         key, value = (part.weight.view(by_head) for part in (own.key, own.value))
-        query = own.query(first).view(len(first), -1, self.head_width).transpose(0, 1)
+        query = own.query(first).view(-1, len(key), self.head_width).transpose(0, 1)
         folded = (query @ key).transpose(0, 1)  # (P, heads, W)
         scores = folded @ read.transpose(1, 2) * self.head_width**-0.5  # (P, heads, T)
         mixed = (scores + places.bias[:, 0]).softmax(-1) @ read  # (P, heads, W)

@@ -77,12 +77,16 @@ class Graph:
 
     def _each(self, encoded: Encoded) -> list[Outputs]:
         """The outputs of each piece of a batch: (C,), or (T, C) of its own tokens."""
-        found = self._run(encoded.whole(self._flat))
+        found = self._run(self.arrays(encoded))
         if found.ndim == 2:
             return list(found)
         return [own[:length] for own, length in zip(found, encoded.lengths.tolist(), strict=True)]
 
+    def arrays(self, encoded: Encoded) -> Arrays:
+        """A batch of pieces as the graph takes it."""
+        whole = encoded.whole(self._flat)
+        return {name: whole[name] for name in self.input_names}
+
     def _run(self, arrays: Arrays) -> Outputs:
-        wanted = {name: arrays[name] for name in self.input_names}
-        outputs: Outputs = self._session.run(None, wanted)[0]
+        outputs: Outputs = self._session.run(None, arrays)[0]
         return outputs

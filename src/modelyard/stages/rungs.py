@@ -11,7 +11,7 @@ from typing import Any
 from modelyard.checks.difference import Difference
 from modelyard.core.measure import Measure
 from modelyard.runtime.encoded import Encoded, batches_by_length
-from modelyard.runtime.graph import BUDGET_TOKENS
+from modelyard.runtime.graph import SHARE_TOKENS, Graph
 
 ROUNDING = 1e-9  # a loss of one hundredth is 0.010000000000000009 as a difference of floats
 Answer = Mapping[str, Any]
@@ -59,8 +59,9 @@ def _int8_calibrated(plain: Path, file: Path, rows: Encoded | None) -> None:
     from modelyard.models.quantize_static import quantize_static
 
     assert rows is not None
-    batches = batches_by_length(rows.lengths, BUDGET_TOKENS)
-    quantize_static(plain, file, (rows.collate(some) for some in batches))
+    graph = Graph(plain, threads=1)
+    batches = batches_by_length(rows.lengths, SHARE_TOKENS)
+    quantize_static(plain, file, (graph.arrays(rows.take(some)) for some in batches))
 
 
 RUNGS: dict[str, Form] = {
