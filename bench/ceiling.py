@@ -20,17 +20,18 @@ OPERATIONS = 2
 def operations(release: Path, lengths: Sequence[int]) -> float:
     """The arithmetic of a BERT classifier's answers to texts of these lengths, in tokens.
 
-    Only what an answer depends on counts: of the last layer that is the keys and values of all
-    tokens, and no more than the first token of the rest; padding never does.
+    Only what an answer depends on counts: of the last layer, whose keys and values fold into the
+    first token's query and output, that is no product over all tokens; padding never counts.
     """
     config = json.loads((release / "config.json").read_text(encoding="utf-8"))
     width, inner = config["hidden_size"], config["intermediate_size"]
     whole = config["num_hidden_layers"] - 1
-    layer, last = 4 * width**2 + 2 * width * inner, 2 * width**2
+    layer = 4 * width**2 + 2 * width * inner
+    folded = 2 * config["num_attention_heads"] * width
     found = 0
     for length in lengths:
         attention = 2 * length * width
-        found += length * (whole * (layer + attention) + last) + layer - last + attention
+        found += length * (whole * (layer + attention) + folded) + layer
     return float(OPERATIONS * found)
 
 

@@ -82,7 +82,8 @@ def _peak(what: str, folder: Path) -> dict[str, float]:
 def _figure(what: str, found: dict[str, float]) -> Figure:
     peak = found["peak_bytes"] / 1e9
     told = (
-        f"{ROWS:,} texts of 18 words on average, one pass, a backbone of 2 layers × 32; peak of "
-        f"the process, {found['seconds']:.0f} s; preparing the rows is not part of it"
+        f"{ROWS:,} texts of 18 words on average, one pass, a backbone of 2 layers × 32, in one "
+        f"process (`predict` by the runtime alone); its peak, {found['seconds']:.0f} s; preparing "
+        "the rows is not part of it"
     )
     return Figure(f"a million rows: {what}", peak, peak, peak, 3, "<", "GB", told)

@@ -95,6 +95,16 @@ def test_only_networks_that_are_not_known_compute_padding(
     assert ranks == {"input_ids": 1 if is_known else 2, "attention_mask": 2}
 
 
+def test_padding_among_the_words_counts_as_the_network_counts_it(tmp_path: Path) -> None:
+    network = tiny_network("Roberta")
+    pad = network.config.pad_token_id
+    pieces = pieces_of([[7, pad, 8, 9], [11, 12], [9, 8, pad, pad, 7, 6]], fill=pad)
+    export(network, pieces.collate([0, 1]), pieces.ragged, tmp_path / "fp32.onnx")
+    found = Graph(tmp_path / "fp32.onnx").outputs(pieces)
+    wanted = np.stack(network_outputs(network, pieces))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_int8_is_near_the_network(exported: tuple[Path, Encoded, Any]) -> None:
     folder, pieces, outputs = exported
     found = Graph(folder / "int8.onnx").outputs(pieces)

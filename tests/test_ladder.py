@@ -141,7 +141,7 @@ def test_limits_forbid_a_rung_that_breaks_them_unless_all_do(
     _, found = Climbed(losses, accept, late_ms=7.0, able=("layers-3",)).choice()
     assert found.name == choice
     all_break = accept in ({"latency_p95_ms": "<= 0.5"}, {"accuracy": ">= 0.95"})
-    assert ("which none keeps" in found.why) == all_break
+    assert ("as none keeps all" in found.why) == all_break
 
 
 def test_what_saves_size_alone_is_tried_where_size_is_limited() -> None:

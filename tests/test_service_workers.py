@@ -135,3 +135,15 @@ def test_a_release_that_cannot_be_served_is_told_once(release: Path, tmp_path: P
     )
     assert done.returncode == 2
     assert done.stderr.count("There is no release") == 1
+
+
+def test_another_crew_is_refused_where_one_listens(release: Path) -> None:
+    with crew(release, "--workers", "2") as (_, url):
+        port = url.rpartition(":")[2]
+        words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", port]
+        done = subprocess.run(
+            [*words, "--workers", "2"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 2
+        assert "Cannot listen" in done.stderr
+        assert ask(url).status_code == 200

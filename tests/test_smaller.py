@@ -1,5 +1,6 @@
 """Smaller networks: every way with every kind of network that it makes sense for."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tests.tiny import make_image_backbone, pieces_of
@@ -240,6 +242,18 @@ def test_its_graphs_say_what_it_says(kind: str, name: str, tmp_path: Path) -> No
         found = each_of(Graph(tmp_path / file).outputs(own.pieces))
         apart = [np.abs(a - b).mean() for a, b in zip(found, wanted, strict=True)]
         assert np.mean(apart) < tolerance * max(spread, 1e-2), file
+
+
+def test_low_rank_products_are_thin_in_the_graph_and_in_8_bits(tmp_path: Path) -> None:
+    own, network = case("class"), made("class", "low-rank-half")
+    export(network, own.pieces.collate([0, 1]), own.pieces.ragged, tmp_path / "fp32.onnx")
+    quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    known = {each.name for each in graph.initializer}
+    products = [n for n in graph.node if n.op_type in ("MatMul", "Gemm", "MatMulIntegerToFloat")]
+    kinds = Counter(node.op_type for node in products if set(node.input[:2]) & known)
+    assert kinds["MatMulIntegerToFloat"] > 10
+    assert kinds["MatMul"] + kinds["Gemm"] <= 4  # the last layer's folded ones, and the head
 
 
 @pytest.mark.parametrize("name", OF_TEXTS)

@@ -25,16 +25,21 @@ def _without(records: "list[Record]", problems: "Iterable[str | None]") -> list[
 
 
 def answer(
-    runtime: "Runtime", records: "list[Record]", counted_in: str, beside: Path = Path()
+    runtime: "Runtime",
+    records: "list[Record]",
+    counted_in: str,
+    beside: Path = Path(),
+    is_first: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Each row with its answer; a row that cannot be answered says why and harms no other.
 
     Paths in the rows start from `beside` where they are relative. A column of the row that is
     named like one of the answer's comes out as `given_` and its name.
-    Raises ColumnMissing where rows can be read and none has the release's input column.
+    Raises ColumnMissing where rows can be read and none has the release's input column, if they are
+    the first of their file: later ones are only rows without it.
     """
     asked = _read(runtime, records, beside)
-    problems = list(_problems(runtime, asked, counted_in))
+    problems = list(_problems(runtime, asked, counted_in, is_first))
     answers = iter(runtime.predict(_without(asked, problems)))
     empty = _empty(runtime.answer_fields)
     for record, problem in zip(records, problems, strict=True):
@@ -71,11 +76,13 @@ def _read(runtime: "Runtime", records: "list[Record]", beside: Path) -> "list[Re
     return found
 
 
-def _problems(runtime: "Runtime", records: "list[Record]", counted_in: str) -> Iterator[str | None]:
+def _problems(
+    runtime: "Runtime", records: "list[Record]", counted_in: str, is_first: bool = True
+) -> Iterator[str | None]:
     """Why each row has no answer, or None."""
     columns = runtime.columns
     readable = [record.values for record in records if not record.problem]
-    known = [name for name in columns.names if any(name in row for row in readable)]
+    known = [name for name in columns.names if not is_first or any(name in row for row in readable)]
     for record in records:
         lacks = [name for name in known if name not in record.values]
         if record.problem:

@@ -47,6 +47,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _together(options: argparse.Namespace) -> int:
+    from modelyard.doors import release_folder
     from modelyard.service.workers import serve_together
 
     given: dict[str, object] = {
@@ -58,8 +59,8 @@ def _together(options: argparse.Namespace) -> int:
     }
     words = [word for name, value in given.items() if value for word in (name, str(value))]
     command = [sys.executable, "-m", "modelyard", "serve", *words]
-    if options.release:
-        command.append(str(options.release))
+    # one release for all of them, also for those that are started later
+    command.append(str(release_folder(options.release).resolve()))
     return serve_together(command, options.workers, options.host, options.port, _ready, _tell)
 
 

@@ -111,7 +111,7 @@ def _answer(work: Work, number: int, records: "list[Record]") -> "Part":
     from modelyard.cli.answers import ERROR, answer
     from modelyard.data.parts import Part, write_part
 
-    rows = list(answer(_runtime(work), records, work.counted_in, work.beside))
+    rows = list(answer(_runtime(work), records, work.counted_in, work.beside, is_first=number == 0))
     size = write_part(work.folder, number, work.out, rows, work.columns)
     problems = [row[ERROR] for row in rows if row[ERROR] is not None]
     return Part(number, len(rows), len(problems), next(iter(problems), None), size)

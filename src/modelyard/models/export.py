@@ -52,7 +52,7 @@ def export(
     wrapped = _Outputs(made, list(given)).eval()
     arrays = tuple(given.values())
     with torch.inference_mode(), _quiet():
-        by_token = {1: "tokens"} if wrapped(*arrays).dim() == 3 else {}
+        by_token = {1: "length"} if wrapped(*arrays).dim() == 3 else {}
         torch.onnx.export(
             wrapped,
             arrays,

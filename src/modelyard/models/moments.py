@@ -4,7 +4,6 @@ So a layer is made smaller where that changes least of what it says about such r
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ def second_moments(network: nn.Module, names: Sequence[str], pieces: Pieces) -> 
         read_first_token_only(tower)
     found: dict[str, _Mean] = {}
     for name in names:
-        found[name] = _Mean()
+        found[name] = _Mean(int(own.get_submodule(name).in_features))  # type: ignore[arg-type]
         own.get_submodule(name).register_forward_pre_hook(found[name])
     with torch.inference_mode():
         for group in groups_by_length(evenly_spaced(pieces), pieces.lengths):
@@ -48,13 +47,13 @@ def evenly_spaced(pieces: Pieces) -> Indices:
 class _Mean:
     """A hook that adds up what its layer is given."""
 
-    def __init__(self) -> None:
-        self.total: Any = 0.0
+    def __init__(self, width: int) -> None:
+        self.total = torch.zeros(width, width, dtype=torch.float64)
         self.rows = 0
 
     def __call__(self, layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        rows = given[0].flatten(0, -2).float()
-        self.total = self.total + (rows.T @ rows).double()
+        rows = given[0].flatten(0, -2).double()
+        self.total = self.total + rows.T @ rows
         self.rows += len(rows)
 
     def value(self) -> Tensor:

@@ -74,7 +74,7 @@ class Packed(nn.Module):
         at = places.within
         padding = getattr(embeddings, "padding_idx", None)
         if padding is not None:  # RoBERTa's: positions begin after it, and it has its own
-            at = (at + 1) * (ids != padding) + padding
+            at = places.counted(ids != padding) + padding
         found: Tensor = embeddings(
             input_ids=ids[None],
             token_type_ids=(torch.zeros_like(ids) if types is None else types)[None],
@@ -125,8 +125,8 @@ class _Places:
     """Where N tokens stand in P pieces, from a mask (P, T).
 
     `of` (P, T) is the token at each place, `back` (N,) the place of each token with all places end
-    to end, `within` (N,) where it stands in its piece; `bias` (P, 1, 1, T) lets none be read where
-    there is none.
+    to end, `within` (N,) where it stands in its piece, `begins` (N,) that piece's first token;
+    `bias` (P, 1, 1, T) lets none be read where there is none.
     """
 
     def __init__(self, mask: Tensor):
@@ -134,11 +134,24 @@ class _Places:
         self.back = flat.nonzero().squeeze(1)
         self.of = (flat.cumsum(0) - 1).clamp_min(0).view(mask.shape)
         self.within = self.back % mask.shape[1]
+        self.begins = self.of[:, 0][self.back // mask.shape[1]]
         least = torch.finfo(torch.float32).min
         self.bias = (1 - mask[:, None, None].float()) * least
 
+    def counted(self, real: Tensor) -> Tensor:
+        """The number of each token that is `real` (N,) among those of its piece, and 0 of others.
+
+        As RoBERTa counts: a text may have its padding among its words.
+        """
+        own = real.long()
+        count = own.cumsum(0)
+        counted: Tensor = (count - (count - own)[self.begins]) * own
+        return counted
+
 
 def _all_in_one(layers: tuple[Any, ...], states: Tensor) -> Tensor:
-    """What several layers say of states, side by side, as one product."""
+    """What several layers say of states, side by side, as one product where they are plain."""
+    if any(type(layer) is not nn.Linear for layer in layers):  # of low rank: thin products
+        return torch.cat([layer(states) for layer in layers], -1)
     weight = torch.cat([layer.weight for layer in layers])
     return linear(states, weight, torch.cat([layer.bias for layer in layers]))

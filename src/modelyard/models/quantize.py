@@ -55,6 +55,7 @@ class Rewriting:
 
     def __init__(self, graph: GraphProto):
         self.graph = graph
+        self.known = {each.name for each in graph.initializer}
         self.weights = {each.name: each for each in graph.initializer if len(each.dims) == 2}
         self.filters = {
             each.name: each
@@ -103,9 +104,10 @@ class Rewriting:
         return _flag(node, "transB")
 
     def is_product(self, node: NodeProto) -> bool:
-        """Whether a node multiplies with weights, and is not the graph's last layer."""
+        """Whether a node multiplies tokens with weights, and is not the graph's last layer."""
         wanted = node.op_type in ("MatMul", "Gemm") and node.input[1] in self.weights
-        return wanted and node.output[0] not in self.outputs
+        of_tokens = wanted and node.input[0] not in self.known  # else of weights by weights
+        return of_tokens and node.output[0] not in self.outputs
 
     def _product(self, node: NodeProto) -> Iterator[NodeProto]:
         """Tokens (..., K) × weights (K, N), and Gemm's bias (N,)."""

@@ -21,7 +21,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from modelyard.models.quantize import CONTRIB, Rewriting, rewritten
 
 MOST_VALUES = 200_000
-"""Of an input, as many are kept to choose its range by."""
+"""Of an input, as many are looked at to choose its range."""
+BATCH_VALUES = 8_192
+"""Of an input, as many of each batch are kept until then."""
 CUTS = np.linspace(1.0, 0.2, 17)
 LEVELS = 255
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -116,7 +118,7 @@ def _ranges(
     for arrays in calibration:
         found = dict(arrays) | dict(zip(inner, session.run(inner, dict(arrays)), strict=True))
         for name in names:
-            seen[name].append(_some(found[name].ravel()))
+            seen[name].append(_some(found[name].ravel(), BATCH_VALUES))
     return {name: range_of(np.concatenate(own)) for name, own in seen.items() if own}
 
 
@@ -132,9 +134,9 @@ def _session(model: ModelProto, names: Sequence[str]) -> ort.InferenceSession:
     return ort.InferenceSession(told.SerializeToString(), options, ["CPUExecutionProvider"])
 
 
-def _some(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At most 200,000 of the values, evenly spaced, with the least and the most among them."""
-    step = -(-len(values) // MOST_VALUES)
+def _some(values: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """At most so many of the values, evenly spaced, with the least and the largest among them."""
+    step = max(1, -(-len(values) // most))
     some: NDArray[np.float32] = np.r_[values[::step], values.min(initial=0), values.max(initial=0)]
     return some
 
@@ -146,7 +148,7 @@ def range_of(values: NDArray[np.float32]) -> Range:
     >>> int(kept.zero), round(float(kept.scale) * 255, 2)
     (0, 2.0)
     """
-    values = _some(values)
+    values = _some(values, MOST_VALUES)
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     most = max(high, -low)
     if most == 0:

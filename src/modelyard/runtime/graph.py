@@ -37,8 +37,8 @@ class Graph:
     """An ONNX graph, loaded once and called by any thread.
 
     `outputs` makes at least `shares` batches of what it is given: by default as many as there
-    are threads, so that none is idle. In int8 a piece's outputs depend a little on the batch it
-    is in; with `shares` given they do not depend on the machine.
+    are threads, so that none is idle. The last bits of a piece's outputs depend on the shape of
+    the batch it is in; with `shares` given they do not depend on the machine.
     """
 
     def __init__(self, file: Path, threads: int | None = None, shares: int | None = None):

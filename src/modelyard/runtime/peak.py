@@ -38,7 +38,10 @@ def peak_memory_bytes(graph: Path, pieces: Encoded) -> int | None:
         file = Path(folder) / "pieces.npz"
         _save(pieces, file)
         program = [sys.executable, "-m", "modelyard.runtime.peak", str(graph), str(file)]
-        done = subprocess.run(program, capture_output=True, timeout=LONGEST_S, check=False)
+        try:
+            done = subprocess.run(program, capture_output=True, timeout=LONGEST_S, check=False)
+        except subprocess.TimeoutExpired:
+            return None
     return int(done.stdout) if done.returncode == 0 else None
 
 

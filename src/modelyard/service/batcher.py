@@ -138,10 +138,10 @@ class Batcher:
             self._start_batch(self._next_batch())
 
     def _start_batch(self, batch: list[Piece], alone: bool = False) -> None:
-        self._running += 1
         start = time.monotonic()
         loop = asyncio.get_running_loop()
         run = loop.run_in_executor(self._engine, _run, self._graph, batch)
+        self._running += 1
         run.add_done_callback(partial(self._ended, batch, start, alone))
 
     def _ended(

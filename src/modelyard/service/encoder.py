@@ -64,24 +64,32 @@ class Encoder:
 
     def _start(self, lane: Lane) -> None:
         some = _together(lane)
-        lane.is_busy = bool(some)
+        lane.is_busy = False
         if some:
             loop = asyncio.get_running_loop()
             rows = [asked.rows for asked in some]
             run = loop.run_in_executor(lane.thread, encoded_together, self._runtime, rows)
+            lane.is_busy = True
             run.add_done_callback(partial(self._told, lane, some))
 
     def _told(
-        self, lane: Lane, some: list[Asked], run: "asyncio.Future[list[Taken | Exception]]"
+        self, lane: Lane, some: list[Asked], run: "asyncio.Future[list[Taken | BaseException]]"
     ) -> None:
-        self._start(lane)
-        for asked, found in zip(some, run.result(), strict=True):
+        error = run.exception()
+        results: Sequence[Taken | BaseException] = [error] * len(some) if error else run.result()
+        for asked, found in zip(some, results, strict=True):
             if asked.done.done():  # its client has gone
                 continue
-            if isinstance(found, Exception):
-                asked.done.set_exception(found)
+            if isinstance(found, BaseException):
+                asked.done.set_exception(_as_exception(found))
             else:
                 asked.done.set_result(found)
+        self._start(lane)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """A tokenizer's panic is no Exception, and a future takes no other."""
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
 def _together(lane: Lane) -> list[Asked]:
@@ -97,22 +105,22 @@ def _together(lane: Lane) -> list[Asked]:
     return some
 
 
-def encoded_together(runtime: Runtime, requests: Sequence[Rows]) -> list[Taken | Exception]:
+def encoded_together(runtime: Runtime, requests: Sequence[Rows]) -> list[Taken | BaseException]:
     """Each request's rows encoded, or why they cannot be; a bad one harms no other."""
     found = [_checked(runtime, rows) for rows in requests]
-    values = [each[0] for each in found if not isinstance(each, Exception)]
+    values = [each[0] for each in found if not isinstance(each, BaseException)]
     if len(values) < 2:
         return [_alone(runtime, each) for each in found]
     try:
         joined = runtime.columns.encode(
             {name: [v for own in values for v in own[name]] for name in values[0]}
         )
-    except Exception:  # noqa: BLE001 – one request's rows may have broken it
+    except BaseException:  # noqa: BLE001 – one request's rows may have broken it
         return [_alone(runtime, each) for each in found]
-    taken: list[Taken | Exception] = []
+    taken: list[Taken | BaseException] = []
     start = 0
     for rows, each in zip(requests, found, strict=True):
-        if isinstance(each, Exception):
+        if isinstance(each, BaseException):
             taken.append(each)
             continue
         taken.append((joined.between(start, start + len(rows)), each[1]))
@@ -123,17 +131,17 @@ def encoded_together(runtime: Runtime, requests: Sequence[Rows]) -> list[Taken |
 Checked = tuple[dict[str, list[Any]], Pools | None]
 
 
-def _checked(runtime: Runtime, rows: Rows) -> Checked | Exception:
+def _checked(runtime: Runtime, rows: Rows) -> Checked | BaseException:
     try:
         return runtime.columns.values(rows), runtime.pools(rows)
-    except Exception as error:  # noqa: BLE001 – the request's own
+    except BaseException as error:  # noqa: BLE001 – the request's own
         return error
 
 
-def _alone(runtime: Runtime, checked: Checked | Exception) -> Taken | Exception:
-    if isinstance(checked, Exception):
+def _alone(runtime: Runtime, checked: Checked | BaseException) -> Taken | BaseException:
+    if isinstance(checked, BaseException):
         return checked
     try:
         return runtime.columns.encode(checked[0]), checked[1]
-    except Exception as error:  # noqa: BLE001 – the request's own
+    except BaseException as error:  # noqa: BLE001 – the request's own
         return error

@@ -1,6 +1,5 @@
 """What the service counts, in Prometheus form; of several workers, all together."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client import Gauge as AnyGauge
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from modelyard.service.workers import COUNTS
+from modelyard.service.workers import is_worker
 
 REFRESH_SECONDS = 0.5
 Gauge = partial(AnyGauge, multiprocess_mode="livesum")
@@ -24,7 +23,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._is_shared = COUNTS in os.environ
+        self._is_shared = is_worker()
         self._watched: list[tuple[AnyGauge, Callable[[], int]]] = []
         own = self.registry
         self.requests = Counter(

@@ -75,8 +75,7 @@ def serve(
     unanswered `grace_seconds` after the signal are given up. Raises SettingInvalid where the
     address cannot be used.
     """
-    with bound(host, port, is_shared) as listener:
-        listener.listen(BACKLOG)
+    with bound(host, port, is_shared, listens=True) as listener:
         taken = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         server = Server(configuration(app, grace_seconds), lambda: ready(f"http://{shown}:{taken}"))
@@ -102,7 +101,7 @@ def configuration(app: ASGIApp, grace_seconds: int) -> uvicorn.Config:
     )
 
 
-def bound(host: str, port: int, is_shared: bool = False) -> socket.socket:
+def bound(host: str, port: int, is_shared: bool = False, listens: bool = False) -> socket.socket:
     """A socket at an address, shared with others of this user or not; raises SettingInvalid."""
     if not 0 <= port <= MOST_PORT:
         raise SettingInvalid(f"--port takes 0 to {MOST_PORT}; got {port}.")
@@ -111,7 +110,11 @@ def bound(host: str, port: int, is_shared: bool = False) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if is_shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((host, port))
+        if listens:
+            made.listen(BACKLOG)
     except (OSError, TypeError, UnicodeError) as error:
         made.close()
         reason = getattr(error, "strerror", None) or error

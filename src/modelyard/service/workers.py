@@ -23,6 +23,7 @@ COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 LEASH = "MODELYARD_WORKER"
 """Names the end of the parent's pipe in a worker's environment."""
 MOST_WORKERS = 64
+RETRY_SECONDS = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -78,6 +79,8 @@ def _reserved(host: str, port: int) -> Iterator[int]:
     """A port that workers may listen on, kept from others meanwhile."""
     from modelyard.service.server import bound
 
+    if port:
+        bound(host, port).close()  # refused where others listen, workers of another parent too
     with bound(host, port, is_shared=True) as kept:
         yield int(kept.getsockname()[1])
 
@@ -112,7 +115,7 @@ class Crew:
         self._leash, self._held = os.pipe()
 
     def run(self, ready: Callable[[str], None]) -> int:
-        """Until `stop` is called or a worker cannot start; 0, or that worker's status."""
+        """Until `stop` is called or no worker is left; 0, or the status of one that failed."""
         try:
             return self._run(ready)
         finally:
@@ -131,7 +134,7 @@ class Crew:
     def _run(self, ready: Callable[[str], None]) -> int:
         for _ in range(self._workers):  # the first says what is wrong for all
             address = self._started()
-            if not address:
+            if not address or self._is_stopping:
                 return self._status()
         ready(address)
         while not self._is_stopping:
@@ -139,7 +142,9 @@ class Crew:
             if died is None:
                 time.sleep(0.1)
             elif not self._replaced(died):
-                return 1
+                if not any(each.poll() is None for each in self._running):
+                    return 1
+                time.sleep(RETRY_SECONDS)  # the others go on, and it is tried again
         return 0
 
     def _started(self) -> str:
@@ -152,6 +157,8 @@ class Crew:
             env=os.environ | {LEASH: str(self._leash), COUNTS: self._counts},
         )
         self._running.append(worker)
+        if self._is_stopping:  # told so while it was made
+            worker.terminate()
         assert worker.stdout is not None
         told = worker.stdout.readline().split()
         return told[1] if len(told) > 1 else ""

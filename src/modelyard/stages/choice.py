@@ -62,7 +62,7 @@ def cheapest(
 def _why(best: Rung, plain: Rung, count: int, broken: Sequence[str], max_loss: float) -> str:
     kept = "keeps [accept] and "
     if broken:
-        kept = f"breaks no limit of [accept] but {' and '.join(broken)}, which none keeps, and "
+        kept = f"breaks {' and '.join(broken)} of [accept], as none keeps all of it, and "
     why = (
         f"of {count} rungs it is the cheapest on this machine that {kept}loses at most "
         f"compress.max_loss = {max_loss:g}"

@@ -85,9 +85,9 @@ def compress(
     names = _climbed(ladder)
     rungs = [ladder.rung(each) for each in names] if ladder.rows.truth else []
     speeds = ladder.speeds(names)
-    lost = {
-        each.name: broken(measures_of(each, speeds[each.name]), project.accept) for each in rungs
-    }
+    # limits are a cause of this stage where they decide; elsewhere the audit alone tells of them
+    limits = project.accept if project.compress.target == AUTO else {}
+    lost = {each.name: broken(measures_of(each, speeds[each.name]), limits) for each in rungs}
     choice = _choice(ladder, rungs, speeds, lost)
     events(Decided("graph", choice.name, choice.why + _quicker(choice.name, speeds)))
     draft.record["threads"] = threads()

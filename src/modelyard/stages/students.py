@@ -151,8 +151,10 @@ class Students:
         teaching = replace(self._teaching, kept=folder / "learning")
         teaching.kept.mkdir(exist_ok=True)
         found = way.make(self.network(tuple(before)), teaching)
+        (folder / ABOUT).write_text(
+            way.about, encoding="utf-8"
+        )  # first: the network says it is made
         self._keep(found, folder)
-        (folder / ABOUT).write_text(way.about, encoding="utf-8")
         shutil.rmtree(teaching.kept, ignore_errors=True)
         return found
 
