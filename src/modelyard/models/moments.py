@@ -30,7 +30,7 @@ def second_moments(network: nn.Module, names: Sequence[str], pieces: Pieces) -> 
         read_first_token_only(tower)
     found: dict[str, _Mean] = {}
     for name in names:
-        found[name] = _Mean(int(own.get_submodule(name).in_features))  # type: ignore[arg-type]
+        found[name] = _Mean(int(own.get_submodule(name).in_features))
         own.get_submodule(name).register_forward_pre_hook(found[name])
     with torch.inference_mode():
         for group in groups_by_length(evenly_spaced(pieces), pieces.lengths):
