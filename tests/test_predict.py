@@ -66,8 +66,16 @@ def predict(release: Path, rows: Path, out: Path, processes: int) -> int:
 def started(release: Path, rows: Path, out: Path, processes: int) -> subprocess.Popen[str]:
     words = ["predict", str(release), str(rows), "--out", str(out), "--processes", str(processes)]
     return subprocess.Popen(
-        [sys.executable, "-m", "modelyard", *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "modelyard", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_hears_ctrl_c,
     )
+
+
+def _hears_ctrl_c() -> None:
+    """What a shell starts in the background does not, nor what that starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def parts_done(out: Path) -> int:
