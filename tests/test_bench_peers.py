@@ -1,19 +1,20 @@
 """Beside the peers: what the bench makes of its rounds. No peer is started here."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench.ceiling import operations
 from bench.peers import environments
 from bench.peers.__main__ import _chosen
 from bench.peers.catalogue import IN_PROCESS, OURS, PEERS, SERVED
-from bench.peers.ceiling import Arithmetic
 from bench.peers.report import Measured, figures, page
 from bench.peers.rounds import InProcess, Job, OverHttp, Round, half_load
 
 from modelyard.checks.difference import difference
 
-JOB = Job("films", "Films", Path("release"), ["good"], Path("texts.json"), ["yes"], 24.0)
+JOB = Job("films", "Films", Path("release"), ["good"], Path("texts.json"), ["yes"], 24.0, 1e9)
 
 
 def _over_http(rows_per_s: float, p99_ms: float, *at: str) -> OverHttp:
@@ -108,11 +109,14 @@ def test_the_page_has_every_peer_with_its_setting_and_every_miss() -> None:
     assert widths == {6, 4, 12}
 
 
-def test_a_text_costs_its_layers_and_its_attention() -> None:
+def test_a_text_costs_its_layers_and_its_attention_and_one_token_of_the_last(
+    tmp_path: Path,
+) -> None:
     config = {"num_hidden_layers": 2, "hidden_size": 4, "intermediate_size": 8}
-    arithmetic = Arithmetic.of(config)
-    assert arithmetic.of_token() == 2 * (4 * 16 + 2 * 32)
-    assert arithmetic.of_text(3) == 3 * arithmetic.of_token() + 2 * 2 * 3 * 3 * 4
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_attention_heads": 2}))
+    layer, attention, folded = 4 * 16 + 2 * 32, 2 * 3 * 4, 2 * 2 * 4
+    assert operations(tmp_path, [3]) == 2 * (3 * (layer + attention) + 3 * folded + layer)
+    assert operations(tmp_path, [3, 3]) == 2 * operations(tmp_path, [3])
 
 
 def test_peers_are_chosen_by_name() -> None:

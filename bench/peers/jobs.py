@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import modelyard
+from bench.ceiling import operations
 from bench.peers.catalogue import IN_PROCESS, OURS
 from bench.peers.environments import PLACE
 from bench.peers.rounds import Job, labels_of
@@ -66,8 +67,10 @@ def prepared(name: str, settings: Sequence[str] = ()) -> Prepared:
     asked = [text for text, _ in rows[:MOST_TEXTS]]
     asked_file = file.with_suffix(".asked.json")
     asked_file.write_text(json.dumps(asked), encoding="utf-8")
-    tokens = modelyard.load(release).encode([{"text": text} for text in asked]).lengths.mean()
-    job = Job(name, source.title, release, asked, asked_file, fp32, float(tokens))
+    lengths = modelyard.load(release).encode([{"text": text} for text in asked]).lengths
+    each = operations(release, lengths.tolist()) / len(asked)
+    mean = float(lengths.mean())
+    job = Job(name, source.title, release, asked, asked_file, fp32, mean, each)
     truth = [label for _, label in rows]
     pairs = ([{"label": label} for label in labels] for labels in (fp32, ours))
     return Prepared(job, difference(truth, *pairs))

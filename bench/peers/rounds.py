@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.ceiling import int8_operations_per_s
 from bench.figures import ROOT
 from bench.peers import environments
 from bench.peers.catalogue import IN_PROCESS, OURS, SERVED, Engine, Server
-from bench.peers.ceiling import Arithmetic, products_per_s
 from bench.peers.running import Running, running
 from modelyard.checks.latency import quantile
 from modelyard.service.load import Load, ask, offer
@@ -32,11 +32,7 @@ class Job:
     labels: list[str]
     """What the fp32 model says of each text; a server that says otherwise measures nothing."""
     tokens_per_text: float
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        """What the model computes."""
-        return Arithmetic.of(json.loads((self.release / "config.json").read_text(encoding="utf-8")))
+    operations_per_text: float
 
 
 @dataclass(frozen=True)
@@ -78,8 +74,7 @@ def one_round(job: Job, peers: Collection[str], seconds: float) -> Round:
 
     Ours comes last as it is also offered what each peer can half bear.
     """
-    rate = products_per_s(job.arithmetic, seconds / 2)
-    found = Round(rate / job.arithmetic.of_text(job.tokens_per_text))
+    found = Round(int8_operations_per_s() / job.operations_per_text)
     for engine in IN_PROCESS.values():
         if engine.environment in (None, environments.BASE, *peers):
             found.in_process[engine.name] = _engine(engine, job, seconds)

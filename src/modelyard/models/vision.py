@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ USUAL_SIDE = 224
 NEW_DEVIATION = 0.01
 
 
-class ImageNetwork(nn.Module):
+class ImageNetwork(nn.Module, ABC):
     """From pixels (P, 3, H, W), whole numbers from 0 to 255, to outputs (P, C).
 
     Normalising is a part of the network, so that four times fewer bytes travel to it. Batch norms
@@ -60,13 +61,13 @@ class ImageNetwork(nn.Module):
             maps = altered(maps, is_mirrored=self.augment == "mirrored")
         return self.outputs(maps)
 
+    @abstractmethod
     def outputs(self, maps: Tensor) -> Tensor:
         """Outputs (P, C) of normalised images (P, 3, H, W)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write config.json and the weights."""
-        raise NotImplementedError
 
 
 class Settings(SimpleNamespace):
