@@ -10,7 +10,7 @@ from tests.test_service_fuzz import fuzz
 from bench.figures import Figure, counted, measures
 from bench.flow import SETTINGS, _small
 from bench.projects import run
-from bench.serving import served
+from modelyard.service.load import served
 
 CASES = 2000
 HANG_S = 20
@@ -22,7 +22,7 @@ def fuzzing() -> list[Figure]:
     """Cases made from the OpenAPI document, then bodies that no document describes."""
     report = run(_small("fuzz"), *(word for word in SETTINGS if word != "--set"))
     failures: list[str] = []
-    with served(Path(report["release"])) as url, tempfile.TemporaryDirectory() as folder:
+    with served(Path(report["release"])) as (url, _), tempfile.TemporaryDirectory() as folder:
         try:
             sent = _sent(fuzz(url, CASES, Path(folder)))
         except AssertionError as error:

@@ -11,7 +11,7 @@ import modelyard
 from bench.figures import Figure, counted, measures
 from bench.flow import SETTINGS, _small
 from bench.projects import parts, rows_of, run
-from bench.serving import served
+from modelyard.service.load import served
 
 ROWS = 200
 MOST_DIFFERENCE = 1e-3  # an int8 rounding step may differ with the length a batch is padded to
@@ -25,7 +25,7 @@ def protocol() -> list[Figure]:
     release = Path(report["release"])
     texts = [text for text, _ in rows_of(parts(folder) / "test.parquet")][:ROWS]
     wanted = modelyard.load(release).predict([{"text": text} for text in texts])
-    with served(release) as url:
+    with served(release) as (url, _):
         ways = {
             "tritonclient binary": _triton(url, report["name"], texts),
             "JSON on /v2": _json(url, report["name"], texts),
