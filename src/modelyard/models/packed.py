@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
 
 from modelyard.models.fast_bert import BODIES, CLASSIFIERS, TAGGERS
 from modelyard.models.pooled import Pooled
@@ -85,9 +84,11 @@ class Packed(nn.Module):
     def _layer(self, layer: Any, states: Tensor, places: "_Places") -> Tensor:
         """The states (N, W) after a layer."""
         own = layer.attention.self
-        told = _all_in_one((own.query, own.key, own.value), states)[places.of]  # (P, T, 3 W)
-        query, key, value = (self._by_head(each) for each in told.chunk(3, dim=-1))
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=places.bias)
+        query, key, value = (
+            self._by_head(part(states), places) for part in (own.query, own.key, own.value)
+        )
+        scores = query @ key.transpose(2, 3) * self.head_width**-0.5  # (P, heads, T, T)
+        mixed = (scores + places.bias_of_rows).softmax(-1) @ value  # (P, heads, T, d)
         rows = mixed.transpose(1, 2).flatten(2).flatten(0, 1)[places.back]  # (N, W)
         out: Tensor = layer.feed_forward_chunk(layer.attention.output(rows, states))
         return out
@@ -106,15 +107,15 @@ class Packed(nn.Module):
         query = own.query(first).view(-1, len(key), self.head_width).transpose(0, 1)
         folded = (query @ key).transpose(0, 1)  # (P, heads, W)
         scores = folded @ read.transpose(1, 2) * self.head_width**-0.5  # (P, heads, T)
-        mixed = (scores + places.bias[:, 0]).softmax(-1) @ read  # (P, heads, W)
+        mixed = (scores + places.bias).softmax(-1) @ read  # (P, heads, W)
         told = (mixed.transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1)  # (P, heads, d)
         attended = told.flatten(1) + own.value.bias
         out: Tensor = layer.feed_forward_chunk(layer.attention.output(attended, first))
         return out
 
-    def _by_head(self, states: Tensor) -> Tensor:
-        """States (P, T, W) as (P, heads, T, W / heads)."""
-        return states.view(*states.shape[:2], -1, self.head_width).transpose(1, 2)
+    def _by_head(self, states: Tensor, places: "_Places") -> Tensor:
+        """States (N, W) as (P, heads, T, W / heads)."""
+        return states[places.of].unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
 
 def _is_tagger(network: Any) -> bool:
@@ -126,7 +127,8 @@ class _Places:
 
     `of` (P, T) is the token at each place, `back` (N,) the place of each token with all places end
     to end, `within` (N,) where it stands in its piece, `begins` (N,) that piece's first token;
-    `bias` (P, 1, 1, T) lets none be read where there is none.
+    `bias` (P, 1, T) lets none be read where there is none, and `bias_of_rows` (P, 1, T, T) is it
+    for each token that reads, so that all are added to in one go.
     """
 
     def __init__(self, mask: Tensor):
@@ -136,7 +138,8 @@ class _Places:
         self.within = self.back % mask.shape[1]
         self.begins = self.of[:, 0][self.back // mask.shape[1]]
         least = torch.finfo(torch.float32).min
-        self.bias = (1 - mask[:, None, None].float()) * least
+        self.bias = (1 - mask[:, None].float()) * least
+        self.bias_of_rows = self.bias.expand(-1, mask.shape[1], -1)[:, None]
 
     def counted(self, real: Tensor) -> Tensor:
         """The number of each token that is `real` (N,) among those of its piece, and 0 of others.
@@ -147,11 +150,3 @@ class _Places:
         count = own.cumsum(0)
         counted: Tensor = (count - (count - own)[self.begins]) * own
         return counted
-
-
-def _all_in_one(layers: tuple[Any, ...], states: Tensor) -> Tensor:
-    """What several layers say of states, side by side, as one product where they are plain."""
-    if any(type(layer) is not nn.Linear for layer in layers):  # of low rank: thin products
-        return torch.cat([layer(states) for layer in layers], -1)
-    weight = torch.cat([layer.weight for layer in layers])
-    return linear(states, weight, torch.cat([layer.bias for layer in layers]))

@@ -19,6 +19,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
+from modelyard.models.fast_gelu import DEPTH, gelus
+
 MOST_WEIGHT = 63
 """Weights use 7 bits: with 8, processors without VNNI overflow 16 bits when they add products."""
 MOST_VALUE = 127
@@ -64,10 +66,15 @@ class Rewriting:
         }
         self.outputs = _outputs(graph)
         self.tokens: set[str] = set()
+        read = set(self.product_inputs())
+        self.gelus = {each.out: each for each in gelus(graph) if each.out in read}
+        self.spelled = {name for each in self.gelus.values() for name in each.inner}
         self.add("int8.most", np.float32(MOST_VALUE))
         self.add("int8.one", np.float32(1))
         self.add("int8.step", np.float32(1 / MOST_VALUE))
         self.add("int8.middle", np.uint8(MIDDLE))
+        self.add("int8.last", np.array([-1]))
+        self.add("int8.depth_of_gelu", np.float32(DEPTH))
 
     def add(self, name: str, array: "NDArray[np.generic] | np.generic") -> str:
         """Keep an array in the graph, once; its name."""
@@ -77,7 +84,11 @@ class Rewriting:
 
     def nodes_for(self, node: NodeProto) -> Iterator[NodeProto]:
         """The nodes that take a node's place."""
-        if node.op_type == "Gather" and node.input[0] in self.weights:
+        if node.output[0] in self.spelled:
+            return
+        if node.output[0] in self.gelus:
+            yield self.gelus[node.output[0]].quick()
+        elif node.op_type == "Gather" and node.input[0] in self.weights:
             yield from self._embedding(node)
         elif node.op_type == "Conv" and node.input[1] in self.filters:
             yield from self._convolution(node)
@@ -113,7 +124,7 @@ class Rewriting:
         """Tokens (..., K) × weights (K, N), and Gemm's bias (N,)."""
         tokens, weight, *bias = node.input
         [out] = node.output
-        yield from self._quantized(tokens)
+        yield from self._quantized(tokens, has_rows=node.op_type == "Gemm")
         names = self._weight(weight, transposed=self.is_transposed(node))
         scaled = f"{out}.scaled" if bias else out
         yield helper.make_node(
@@ -126,23 +137,40 @@ class Rewriting:
         if bias:
             yield helper.make_node("Add", [scaled, bias[0]], [out])
 
-    def _quantized(self, tokens: str) -> Iterator[NodeProto]:
-        """Each token (..., K) times 127 over its peak, its largest magnitude, in 8 bits.
+    def _quantized(self, tokens: str, has_rows: bool) -> Iterator[NodeProto]:
+        """Each token (..., K) in 8 bits: its levels are a 127th of its peak, its largest magnitude.
 
-        A token of zeros gets any levels; times its peak, which is 0, they are zeros again.
+        A token of zeros gets any levels; times its peak, which is 0, they are zeros again. Tokens
+        (N, K), which have rows alone, are divided and rounded in one pass.
         """
         if tokens in self.tokens:
             return
         self.tokens.add(tokens)
-        make = helper.make_node
+        make, peak = helper.make_node, f"{tokens}.peak"
         yield make("ReduceMax", [tokens], [f"{tokens}.high"], axes=[-1])
-        yield make("ReduceMin", [tokens], [f"{tokens}.low"], axes=[-1])
-        yield make("Neg", [f"{tokens}.low"], [f"{tokens}.depth"])
-        yield make("Max", [f"{tokens}.high", f"{tokens}.depth"], [f"{tokens}.peak"])
-        yield make("Div", ["int8.most", f"{tokens}.peak"], [f"{tokens}.rate"])
+        yield from self._depth(tokens)
+        yield make("Max", [f"{tokens}.high", f"{tokens}.depth"], [peak])
+        if has_rows:
+            yield make("Mul", [peak, "int8.step"], [f"{tokens}.steps"])
+            yield make("Squeeze", [f"{tokens}.steps", "int8.last"], [f"{tokens}.scale"])
+            yield make("Shape", [f"{tokens}.scale"], [f"{tokens}.count"])
+            yield make("Expand", ["int8.middle", f"{tokens}.count"], [f"{tokens}.middles"])
+            level = [tokens, f"{tokens}.scale", f"{tokens}.middles"]
+            yield make("QuantizeLinear", level, [f"{tokens}.int8"], axis=0)
+            return
+        yield make("Div", ["int8.most", peak], [f"{tokens}.rate"])
         yield make("Mul", [tokens, f"{tokens}.rate"], [f"{tokens}.level"])
         level = [f"{tokens}.level", "int8.one", "int8.middle"]
         yield make("QuantizeLinear", level, [f"{tokens}.int8"])
+
+    def _depth(self, tokens: str) -> Iterator[NodeProto]:
+        """How far below 0 each token goes; what GELU gives cannot go far."""
+        make, depth = helper.make_node, f"{tokens}.depth"
+        if tokens in self.gelus:
+            yield make("Identity", ["int8.depth_of_gelu"], [depth])
+            return
+        yield make("ReduceMin", [tokens], [f"{tokens}.low"], axes=[-1])
+        yield make("Neg", [f"{tokens}.low"], [depth])
 
     def _weight(self, name: str, transposed: bool) -> tuple[str, str]:
         """Weights (K, N) in 7 bits and the scale of each output (N,)."""

@@ -26,6 +26,8 @@ WIDTH = 256
 HIDDEN = 256
 RARE = 1e-3
 """The frequency at which a token counts half."""
+TELLS = 1e-6
+"""Of what the first component tells, what another must."""
 READ_AT_ONCE = 1024
 LEARNING_RATE = 2e-3
 READ = ("input_ids", "attention_mask")
@@ -140,9 +142,15 @@ def _states(tower: Any, tokens: Tensor, texts: _Texts) -> Tensor:
 
 
 def _principal(states: Tensor) -> Tensor:
-    """States (U, W) as their principal components (U, D), of length 1 on average."""
+    """States (U, W) as their principal components (U, D), of length 1 on average.
+
+    Which way a component points, and all of one that tells nothing, is left to chance by the
+    decomposition and is fixed here.
+    """
     centred = (states - states.mean(0)).double()
-    _, _, right = torch.linalg.svd(centred, full_matrices=False)
-    found = (centred @ right[:WIDTH].T).float()
+    _, told, right = torch.linalg.svd(centred, full_matrices=False)
+    right = right[told >= TELLS * told.max()][:WIDTH]
+    most = right.abs().argmax(1, keepdim=True)
+    found = (centred @ (right * right.gather(1, most).sign()).T).float()
     scaled: Tensor = found / found.norm(dim=1).mean().clamp_min(1e-12)
     return scaled
