@@ -115,7 +115,8 @@ class Packed(nn.Module):
 
     def _by_head(self, states: Tensor, places: "_Places") -> Tensor:
         """States (N, W) as (P, heads, T, W / heads)."""
-        return states[places.of].unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        read = states[places.of]
+        return read.view(*read.shape[:2], -1, self.head_width).transpose(1, 2)
 
 
 def _is_tagger(network: Any) -> bool:
