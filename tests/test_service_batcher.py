@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,7 +23,7 @@ from modelyard.core.errors import ServiceBusy
 from modelyard.core.project import Serve
 from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.runtime import Runtime
-from modelyard.service.batcher import Batcher
+from modelyard.service.batcher import Batcher, shared
 from modelyard.service.metrics import Metrics
 
 PREDICT = "/v1/models/tiny/predict"
@@ -36,9 +37,11 @@ class Gate:
         self.opened = threading.Event()
         self.entered = threading.Event()
         self.shapes: list[tuple[int, int]] = []
+        self.shortest: list[int] = []
 
     def __call__(self, encoded: Encoded) -> None:
         self.shapes.append(encoded.whole()["input_ids"].shape)
+        self.shortest.append(int(encoded.lengths.min()))
         self.entered.set()
         assert self.opened.wait(20)
 
@@ -127,7 +130,8 @@ def test_a_small_request_does_not_wait_behind_a_large_one(folder: Path) -> None:
         until(lambda: metric(url, "modelyard_queue_requests") == 2)
         gate.opened.set()
         assert (small.result().status_code, large.result().status_code) == (200, 200)
-        assert (1, 3) in gate.shapes[1:3]  # at once or after one batch of the large one
+        assert 3 in gate.shortest[1:3]  # at once or after one batch of the large one
+        assert len(gate.shortest) > 30
 
 
 def test_a_bad_row_fails_its_own_request_only(folder: Path) -> None:
@@ -219,7 +223,29 @@ def test_every_request_gets_its_own_outputs_in_order(requests: list[list[list[in
     assert outcomes(graph, requests) == [[float(sum(p)) for p in each] for each in requests]
     for lengths in graph.batches:
         assert max(lengths) * len(lengths) <= max(512, max(lengths))
-        assert min(lengths) >= max(lengths) - max(16, max(lengths) // 4)
+
+
+def waits(length: int) -> Any:
+    return SimpleNamespace(length=length)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.data(), st.booleans())
+def test_a_batch_has_the_piece_whose_turn_it_is_and_what_the_budget_holds(
+    lengths: list[int], data: st.DataObject, pads: bool
+) -> None:
+    lengths.sort()
+    turn = data.draw(st.sampled_from(lengths))
+    start, end = shared([waits(each) for each in lengths], turn, 512, pads)
+    own = lengths[start:end]
+    assert turn in own
+    assert len(own) == 1 or (len(own) * own[-1] if pads else sum(own)) <= 512
+
+
+@pytest.mark.parametrize("pads", [True, False])
+def test_those_of_like_length_share_a_batch_and_others_wait(pads: bool) -> None:
+    pieces = [waits(each) for each in [9, 10, 10, 11, 94, 95, 96]]
+    assert shared(pieces, 10, 512, pads) == (0, 4)
+    assert shared(pieces, 95, 512, pads) == (4, 7)
 
 
 def test_requests_take_turns() -> None:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,10 +30,12 @@ from modelyard.service.metrics import Metrics
 
 Outputs = NDArray[np.float32]
 MOST_PIECES = 256
-SLACK_TOKENS = 16
-"""Pieces this much shorter than the longest, or a quarter shorter, may share its batch."""
-PACKED = 8
-"""Where nothing is padded but attention, the longest may be so many times as long."""
+CALL_TOKENS = 30
+"""What a call of the graph costs beside its tokens; this and the next two for MiniLM in 8 bits."""
+PLACE = 0.1
+"""What a place in attention costs, whether a token stands there or not."""
+PAIR = 0.005
+"""What a place costs for each other of its piece."""
 
 
 @dataclass(eq=False)
@@ -187,36 +189,70 @@ class Batcher:
             self._jobs.remove(job)
 
 
+@dataclass(frozen=True)
+class Span:
+    """Pieces that wait, from `start` to before `end` of them in order of length."""
+
+    start: int
+    end: int
+    tokens: int
+    longest: int
+    work: float
+    """What each of them costs, were there neither padding nor calls, in all."""
+
+    @property
+    def places(self) -> int:
+        """Their tokens with padding."""
+        return (self.end - self.start) * self.longest
+
+    def overhead(self, pads: bool) -> float:
+        """What each piece costs, in tokens, beside the work in it: its part of call and padding."""
+        computed = self.places if pads else self.tokens
+        whole = CALL_TOKENS + computed + _attention(self.places, self.longest)
+        return (whole - self.work) / (self.end - self.start)
+
+    def grown(self, pieces: Sequence[Piece]) -> "Iterator[Span]":
+        """The spans with one more piece, at either side."""
+        if self.end < len(pieces):
+            own = pieces[self.end].length
+            yield Span(self.start, self.end + 1, self.tokens + own, own, self.work + _work(own))
+        if self.start:
+            own = pieces[self.start - 1].length
+            tokens, work = self.tokens + own, self.work + _work(own)
+            yield Span(self.start - 1, self.end, tokens, self.longest, work)
+
+
+def _attention(places: int, longest: int) -> float:
+    """What attention costs, in tokens; it knows padding even where nothing else does."""
+    return places * (PLACE + PAIR * longest)
+
+
+def _work(length: int) -> float:
+    return length + _attention(length, length)
+
+
 def shared(pieces: Sequence[Piece], length: int, budget_tokens: int, pads: bool) -> tuple[int, int]:
     """The span of pieces, sorted by length, that share a batch with the oldest of this length.
 
-    `budget_tokens` holds what is computed: with padding where the graph `pads`.
+    It grows to the side with the lesser overhead, as long as `budget_tokens` holds what is
+    computed: with padding where the graph `pads`. Of all it has been, the best is taken.
     """
     own = bisect_right(pieces, length, key=_length) - 1
-    start, end, total = own, own + 1, length
-
-    def takes(other: Piece, longest: int) -> bool:
-        count = end - start + 1
-        computed = count * longest if pads else total + other.length
-        near = other.length >= _nearest(longest, pads) and length >= _nearest(longest, pads)
-        return near and computed <= budget_tokens and count <= MOST_PIECES
-
-    while end < len(pieces) and takes(pieces[end], pieces[end].length):
-        total += pieces[end].length
-        end += 1
-    while start and takes(pieces[start - 1], pieces[end - 1].length):
-        start -= 1
-        total += pieces[start].length
-    return start, end
+    best = Span(own, own + 1, length, length, _work(length))
+    span: Span | None = best
+    while span and span.end - span.start <= MOST_PIECES:
+        best = min(best, span, key=lambda each: each.overhead(pads))
+        fits = [
+            each
+            for each in span.grown(pieces)
+            if (each.places if pads else each.tokens) <= budget_tokens
+        ]
+        span = min(fits, key=lambda each: each.overhead(pads), default=None)
+    return best.start, best.end
 
 
 def _length(piece: Piece) -> int:
     return piece.length
-
-
-def _nearest(length: int, pads: bool) -> int:
-    """The shortest length that may share a batch with this one, which is the longest of it."""
-    return length - max(SLACK_TOKENS, length // 4) if pads else length // PACKED
 
 
 def _run(graph: Graph, batch: list[Piece]) -> list[Outputs]:
