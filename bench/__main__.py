@@ -13,6 +13,7 @@ SUBJECTS = (
     "match",
     "rates",
     "smaller",
+    "auto",
     "memory",
     "batch",
     "startup",

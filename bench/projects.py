@@ -99,13 +99,14 @@ def run(folder: Path, *settings: str) -> dict[str, Any]:
     return {**told, "release": found["release"], "report_folder": str(report.parent)}
 
 
-def parts(folder: Path) -> Path:
+def parts(folder: Path, *settings: str) -> Path:
     """The folder of a project's Dataset, which is made where it does not stand."""
-    shown = json.loads(modelyard("show", str(folder), "--json"))
+    words = [word for setting in settings for word in ("--set", setting)]
+    shown = json.loads(modelyard("show", str(folder), "--json", *words))
     prepare = next(stage for stage in shown["stages"] if stage["stage"] == "prepare")
     if not prepare["stands"]:
-        run(folder, "train.epochs=1")
-        return parts(folder)
+        run(folder, *settings, "train.epochs=1")
+        return parts(folder, *settings)
     return Path(prepare["folder"])
 
 

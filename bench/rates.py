@@ -113,8 +113,8 @@ def predict_rate() -> list[Figure]:
     release, texts = _released_reviews()
     ratios, ours, theirs = [], [], []
     for _ in range(RUNS):
-        ours.append(_predicted("modelyard", release, texts))
-        theirs.append(_predicted("pipeline", release, texts))
+        ours.append(predicted("modelyard", release, texts).rate)
+        theirs.append(predicted("pipeline", release, texts).rate)
         ratios.append(ours[-1] / theirs[-1])
     said = (
         f"{len(texts):,} reviews, tokenisation included, in turn; this project (int8) "
@@ -138,7 +138,7 @@ def share_of_ceiling() -> list[Figure]:
     shares, ours, rates = [], [], []
     for _ in range(RUNS):
         rates.append(ceiling.int8_operations_per_s())
-        ours.append(_predicted("modelyard", release, texts))
+        ours.append(predicted("modelyard", release, texts).rate)
         shares.append(ours[-1] * each / rates[-1])
     said = (
         f"{len(texts):,} reviews, tokenisation included, in turn; int8 product "
@@ -155,11 +155,19 @@ def _released_reviews() -> tuple[Path, list[str]]:
     return release, [text for text, _ in rows]
 
 
-def _predicted(which: str, release: Path, texts: list[str]) -> float:
-    """Texts a second of one of the two, in a process of its own."""
+@dataclass(frozen=True)
+class Predicted:
+    """Texts a second, and the labels."""
+
+    rate: float
+    labels: list[str]
+
+
+def predicted(which: str, release: Path, texts: list[str]) -> Predicted:
+    """What one of the two does, in a process of its own."""
     file = WORK / "texts.json"
     file.write_text(json.dumps(texts), encoding="utf-8")
-    return float(_child("bench.predict_run", which, str(release), str(file))["rate"])
+    return Predicted(**_child("bench.predict_run", which, str(release), str(file)))
 
 
 def _accuracy(truth: list[str], answers: list[dict[str, str]]) -> float:

@@ -60,7 +60,8 @@ SERVED = {
             "/v1/models/{model}/predict",
             lambda text: {"rows": [{"text": text}]},
             lambda reply: str(reply["predictions"][0]["label"]),
-            "`modelyard serve RELEASE`, int8 as released, no option",
+            "`modelyard serve RELEASE`, no option; the project has `compress.target = "
+            '"int8-calibrated"`',
         ),
         Server(
             "fastapi",
@@ -105,7 +106,9 @@ SERVED = {
 IN_PROCESS = {
     each.name: each
     for each in (
-        Engine(OURS, "modelyard.load(release).predict(rows)", None, "int8 as released"),
+        Engine(
+            OURS, "modelyard.load(release).predict(rows)", None, "int8, ranges from training rows"
+        ),
         Engine("pipeline", "pipeline(batch_size=32)", environments.BASE, "fp32, torch's threads"),
         Engine(
             "setfit",

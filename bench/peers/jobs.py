@@ -14,6 +14,7 @@ from bench.peers.rounds import Job, labels_of
 from bench.projects import banking77, from_rows, parts, phrasebank, rows_of, run
 from modelyard.checks.difference import Difference, difference
 
+CALIBRATED = "compress.target=int8-calibrated"
 MOST_TEXTS = 512
 """Of the test rows, so many are asked again and again."""
 
@@ -33,10 +34,10 @@ SOURCES = {
         "Financial PhraseBank",
         lambda: from_rows("phrasebank", phrasebank()),
         "label",
-        ("train.seed=1",),
+        ("train.seed=1", CALIBRATED),
     ),
     "banking77": Source(
-        "banking77", banking77, "category", ("train.seed=1", "train.learning_rate=3e-4")
+        "banking77", banking77, "category", ("train.seed=1", "train.learning_rate=3e-4", CALIBRATED)
     ),
 }
 
