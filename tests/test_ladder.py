@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
+import pyarrow.parquet as pq
 import pytest
 from tests.small_models import TEXTS, made, right_rows, untrained
 from tests.tiny import pieces_of
@@ -437,3 +438,44 @@ def test_a_plan_counts_what_auto_takes(project: Path, capsys: pytest.CaptureFixt
         minutes[target] = stages["compress"]["minutes"]
     assert minutes["int8"] + 2 < minutes["layers-1+int8"]
     assert minutes["auto"] > 6 * 2
+
+
+def test_unlabelled_rows_teach_and_change_what_is_learned(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [{"text": f"{text} and {text}", "other": 1} for text in TEXTS[:6]]
+    lines = [json.dumps(row) for row in [*more, {"text": ""}, *({"text": t} for t in TEXTS)]]
+    (project / "more.jsonl").write_text("\n".join(lines))
+    target = ["--set", "compress.target=layers-1+int8", "--set", "compress.minutes=0.02"]
+    asked = [*target, "--set", "compress.unlabelled=more.jsonl"]
+    assert main(["compress", str(project), *asked]) == 0
+    [train] = (project / ".modelyard" / "objects").glob("prepare-*/train.parquet")
+    kept = len(more) + pq.read_table(train).num_rows
+    said = f"{kept} unlabelled rows of more.jsonl teach smaller networks too; {len(lines) - kept} "
+    assert said in capsys.readouterr().err
+    assert main(["compress", str(project), "--show", "--json", *asked]) == 0
+    assert json.loads(capsys.readouterr().out)["stands"]
+    (project / "more.jsonl").write_text(lines[0])
+    assert main(["compress", str(project), "--show", "--json", *asked]) == 0
+    assert not json.loads(capsys.readouterr().out)["stands"]  # other rows, another network
+
+
+@pytest.mark.parametrize(
+    ("written", "target", "said"),
+    [
+        (None, "auto", "There is no file"),
+        ('{"text": "good"}', "int8", "teaches no smaller network that could learn from it"),
+        ('{"words": "good"}', "auto", "has no column 'text'"),
+        ('{"text": " "}', "layers-1+int8", "has no row that could teach"),
+    ],
+)
+def test_unlabelled_rows_that_cannot_teach_are_refused(
+    project: Path, written: str | None, target: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if written is not None:
+        (project / "more.jsonl").write_text(written)
+    settings = [f"compress.target={target}", "compress.unlabelled=more.jsonl"]
+    words = [word for each in settings for word in ("--set", each)]
+    assert main(["compress", str(project), *words]) == 2
+    told = capsys.readouterr().err
+    assert said in told and "Traceback" not in told

@@ -159,6 +159,9 @@ class Compress(Section):
     minutes: float = Field(
         0.0, ge=0, description="a time budget for each smaller network; 0 = until it learns no more"
     )
+    unlabelled: str | None = Field(
+        None, description="a file of rows without answers, which teach smaller networks too"
+    )
 
 
 def _limit(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from modelyard import targets
 from modelyard.core.artefacts import Dataset, Model
-from modelyard.core.digest import files_in
+from modelyard.core.digest import files_in, of_file
 from modelyard.core.events import Decided, Events, Noted, Progress
 from modelyard.core.project import Project
 from modelyard.core.rungs import AUTO, RungName
@@ -25,6 +25,7 @@ from modelyard.stages.rungs import RUNGS, Rung, share
 from modelyard.stages.speed import Speed
 from modelyard.stages.students import Students
 from modelyard.stages.train import estimate as training_estimate
+from modelyard.stages.unlabelled import unlabelled_file
 
 GRAPH = "graph.onnx"
 TOLD = "compress.json"
@@ -48,6 +49,8 @@ def causes(project: Project) -> Mapping[str, str]:
         found["accept"] = json.dumps(project.accept, sort_keys=True)
     if wanted == AUTO or RungName.read(wanted).ways:
         found["train.seed"] = str(project.train.seed)
+    if file := unlabelled_file(project):
+        found["unlabelled"] = of_file(file)
     return found
 
 

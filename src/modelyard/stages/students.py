@@ -31,6 +31,7 @@ from modelyard.runtime.graph import Graph
 from modelyard.runtime.runtime import columns_of
 from modelyard.stages.candidates import Candidates
 from modelyard.stages.rungs import share
+from modelyard.stages.unlabelled import unlabelled_rows
 
 if TYPE_CHECKING:
     from modelyard.models.smaller import Smaller, Teaching
@@ -192,12 +193,13 @@ class Students:
 
     @cached_property
     def _training(self) -> Encoded:
-        """All training rows, and, where there are such, all candidates."""
+        """All training rows, and, where there are such, unlabelled rows and all candidates."""
         rows, _ = self._part("train")
-        if self.model.spec.candidate is None:
-            return rows
-        candidates = Candidates.of(self.dataset, self.model.spec, self.columns)
-        return one_after_the_other([rows, candidates.encoded])
+        more = unlabelled_rows(self.project, self.dataset, self.columns, self.events)
+        found = [rows] if more is None else [rows, more]
+        if self.model.spec.candidate is not None:
+            found.append(Candidates.of(self.dataset, self.model.spec, self.columns).encoded)
+        return found[0] if len(found) == 1 else one_after_the_other(found)
 
     @cached_property
     def _validation(self) -> tuple[Encoded, list[Any]]:
