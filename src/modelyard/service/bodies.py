@@ -1,4 +1,4 @@
-"""Requests: bodies read within the limit while they stream in, inflated, parsed strictly."""
+"""Bodies: read within the limit while they stream in, inflated, parsed strictly; and written."""
 
 import asyncio
 import json
@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 
 from modelyard.core.errors import RequestInvalid, RequestTooLarge
 
 READ_SECONDS = 60
+LOOK_SECONDS = 0.1
 ENCODINGS = ("gzip", "deflate")
 JSON_TYPES = ("", "application/json")
 
@@ -23,6 +25,18 @@ MOST_PROBLEMS = 100
 
 Body = TypeVar("Body", bound=BaseModel)
 Result = TypeVar("Result")
+
+
+class JsonReply(JSONResponse):
+    """A JSON answer; the encoder is made once, as it takes longer to make than to use."""
+
+    _encode = json.JSONEncoder(
+        ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
+    ).encode
+
+    def render(self, content: Any) -> bytes:
+        """The document in UTF-8."""
+        return self._encode(content).encode()
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -106,27 +120,35 @@ async def off_loop(size: int, work: Callable[..., Result], *arguments: Any) -> R
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """The result of work, which is cancelled when the client goes away: ClientDisconnect.
 
-    The body must have been read: what the client says next can only be that it has gone.
+    Nobody listens for that before LOOK_SECONDS, as most work is done by then. The body must have
+    been read: what the client says next can only be that it has gone.
     """
     own = asyncio.current_task()
     assert own is not None
     is_over = False
+    gone: asyncio.Future[Any] | None = None
 
-    def heard(gone: "asyncio.Future[Any]") -> None:
-        if not is_over and not gone.cancelled():
+    def heard(told: "asyncio.Future[Any]") -> None:
+        if not is_over and not told.cancelled():
             own.cancel()
 
-    gone = asyncio.ensure_future(request.receive())
-    gone.add_done_callback(heard)
+    def listen() -> None:
+        nonlocal gone
+        gone = asyncio.ensure_future(request.receive())
+        gone.add_done_callback(heard)
+
+    later = asyncio.get_running_loop().call_later(LOOK_SECONDS, listen)
     try:
         return await work
     except asyncio.CancelledError:
-        if gone.done() and not gone.cancelled() and not own.uncancel():
+        if gone and gone.done() and not gone.cancelled() and not own.uncancel():
             raise ClientDisconnect from None
         raise
     finally:
         is_over = True
-        gone.cancel()
+        later.cancel()
+        if gone:
+            gone.cancel()
 
 
 def check_json_type(request: Request) -> None:

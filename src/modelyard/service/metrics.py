@@ -25,6 +25,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._is_shared = is_worker()
         self._watched: list[tuple[AnyGauge, Callable[[], int]]] = []
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         own = self.registry
         self.requests = Counter(
             "modelyard_requests",
@@ -88,8 +89,12 @@ class Metrics:
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self.requests.labels(route, method, status).inc()
-        self.seconds.labels(route).observe(seconds)
+        key = (route, method, status)
+        if key not in self._answered:
+            self._answered[key] = (self.requests.labels(*key), self.seconds.labels(route))
+        requests, taken = self._answered[key]
+        requests.inc()
+        taken.observe(seconds)
 
     def batch_ran(self, lengths: Sequence[int], pads: bool) -> None:
         """Count a batch by the lengths of its pieces, which are computed with padding or not."""

@@ -9,7 +9,14 @@ from starlette.responses import JSONResponse, Response
 
 from modelyard.core.project import Serve
 from modelyard.service.admission import BYTES_IN_JSON, Admission
-from modelyard.service.bodies import check_json_type, off_loop, read_json, unless_gone, validated
+from modelyard.service.bodies import (
+    JsonReply,
+    check_json_type,
+    off_loop,
+    read_json,
+    unless_gone,
+    validated,
+)
 from modelyard.service.openapi import json_body, path_parameters, problems, row_schema
 from modelyard.service.release_info import ReleaseInfo
 
@@ -94,7 +101,7 @@ def router(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
             "usage": {"rows": usage.rows, "tokens": usage.tokens},
         }
         return await off_loop(
-            BYTES_IN_JSON * len(answers) * len(release.labels), partial(JSONResponse, reply)
+            BYTES_IN_JSON * len(answers) * len(release.labels), partial(JsonReply, reply)
         )
 
     return routes

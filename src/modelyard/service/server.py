@@ -1,10 +1,12 @@
 """The server: an app on a port until it is told to stop."""
 
+import asyncio
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,9 +17,42 @@ from modelyard.core.errors import SettingInvalid
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
 MOST_HEAD_BYTES = 1 << 20
+MOST_JOINED_BYTES = 1 << 16
 MOST_PORT = 65_535
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Ready = Callable[[str], None]
+
+
+class Joined:
+    """A transport that sends what is written in one turn of the loop at once: head and body."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop):
+        self._transport = transport
+        self._loop = loop
+        self._waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, soon."""
+        if len(data) > MOST_JOINED_BYTES:
+            self._flush()
+            self._transport.write(data)
+            return
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(data)
+
+    def close(self) -> None:
+        """Send what was written, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if waiting := self._waiting:
+            self._waiting = []
+            self._transport.write(b"".join(waiting))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class Protocol(HttpToolsProtocol):
@@ -25,6 +60,11 @@ class Protocol(HttpToolsProtocol):
 
     in_head = False
     head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connects."""
+        super().connection_made(transport)
+        self.transport: Any = Joined(transport, self.loop)
 
     def on_message_begin(self) -> None:
         """A request begins."""
