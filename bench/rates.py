@@ -62,7 +62,6 @@ def training_rate() -> list[Figure]:
     )
     over = {way: [a / b for a, b in zip(ours, own, strict=True)] for way, own in theirs.items()}
     return [
-        of_runs("training rows/s over Trainer's", over["fp32"], 3, ">=", "×", said),
         of_runs("training rows/s over Trainer's in fp32", over["fp32"], 4, ">=", "×", said),
         of_runs("training rows/s over Trainer's in bf16", over["bf16"], 1.7, ">=", "×", said),
     ]
@@ -80,43 +79,48 @@ def training_time() -> list[Figure]:
     for seed in TIME_SEEDS:
         settings = (f"train.epochs={TIME_EPOCHS}", "train.patience=0", f"train.seed={seed}")
         record = _record(folder, *settings)
-        each = record["training_seconds"] / TIME_EPOCHS
-        ours.append(_reached([line["accuracy"] for line in record["epochs"]], each))
+        own = [line["accuracy"] for line in record["epochs"]]
+        ours.append(_reached(own, record["training_seconds"]))
         found = _trainer(folder, TIME_EPOCHS, seed, rate=OUR_RATE, part="validation")
         accuracies = [
             statistics.mean(a == b for a, b in zip(truth, labels, strict=True))
             for labels in found["epoch_labels"]
         ]
-        theirs.append(_reached(accuracies, found["seconds"] / TIME_EPOCHS))
+        theirs.append(_reached(accuracies, found["seconds"]))
     said = (
         f"minilm, {TIME_EPOCHS} epochs at a learning rate of {OUR_RATE:g}, seeds {TIME_SEEDS}, "
-        f"looked at after each; this project {_told(ours)}, Trainer (fp32) {_told(theirs)}; "
-        "without evaluations, ours with the trial of bf16"
+        f"{len(truth):,} held rows looked at after each; this project {_told(ours)}, with reading, "
+        f"the trial of bf16 and evaluations; Trainer (fp32) {_told(theirs)}, its steps alone; one "
+        "that never was so good counts with all its time where it is Trainer, and as infinite "
+        "where it is this project"
     )
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.seconds and b.seconds]
-    shares = [a.seconds / b.seconds for a, b in pairs] or [math.inf]
+    shares = [
+        a.seconds / b.seconds if a.is_good else math.inf for a, b in zip(ours, theirs, strict=True)
+    ]
     name = f"training: time to {GOOD} of Trainer's"
     return [of_runs(name, shares, 0.25, "<=", "×", said)]
 
 
 @dataclass(frozen=True)
 class Reached:
-    """When a training was good enough, or 0.0 where it never was, and how good it became."""
+    """When a training was good enough, or how long it took in all where it never was."""
 
     seconds: float
+    is_good: bool
     best: float
 
 
-def _reached(accuracies: Sequence[float], epoch_s: float) -> Reached:
+def _reached(accuracies: Sequence[float], seconds: float) -> Reached:
     good = [number for number, each in enumerate(accuracies, 1) if each >= GOOD]
-    return Reached(good[0] * epoch_s if good else 0.0, max(accuracies))
+    epochs = good[0] if good else len(accuracies)
+    return Reached(epochs * seconds / len(accuracies), bool(good), max(accuracies))
 
 
 def _told(found: Sequence[Reached]) -> str:
     return ", ".join(
         f"{each.seconds:.0f} s (best {each.best:.4f})"
-        if each.seconds
-        else f"never (best {each.best:.4f})"
+        if each.is_good
+        else f"never in {each.seconds:.0f} s (best {each.best:.4f})"
         for each in found
     )
 

@@ -440,24 +440,29 @@ def test_a_plan_counts_what_auto_takes(project: Path, capsys: pytest.CaptureFixt
     assert minutes["auto"] > 6 * 2
 
 
-def test_unlabelled_rows_teach_and_change_what_is_learned(
+def test_unlabelled_rows_teach_but_for_those_that_are_held(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = [{"text": f"{text} and {text}", "other": 1} for text in TEXTS[:6]]
-    lines = [json.dumps(row) for row in [*more, {"text": ""}, *({"text": t} for t in TEXTS)]]
-    (project / "more.jsonl").write_text("\n".join(lines))
+    more = [f"{text} and {text}" for text in TEXTS[:6]]
+    texts = [*more, "", *(text.upper() + " " for text in TEXTS)]
+    (project / "more.jsonl").write_text(
+        "\n".join(json.dumps({"other": 1, "text": text}) for text in texts)
+    )
     target = ["--set", "compress.target=layers-1+int8", "--set", "compress.minutes=0.02"]
     asked = [*target, "--set", "compress.unlabelled=more.jsonl"]
+    assert main(["compress", str(project), *target]) == 0
     assert main(["compress", str(project), *asked]) == 0
-    [train] = (project / ".modelyard" / "objects").glob("prepare-*/train.parquet")
+    made = (project / ".modelyard" / "objects").glob
+    [train], [held] = made("prepare-*/train.parquet"), made("prepare-*/test.parquet")
     kept = len(more) + pq.read_table(train).num_rows
-    said = f"{kept} unlabelled rows of more.jsonl teach smaller networks too; {len(lines) - kept} "
+    said = f"{kept} unlabelled rows of more.jsonl teach smaller networks too; {len(texts) - kept} "
     assert said in capsys.readouterr().err
-    assert main(["compress", str(project), "--show", "--json", *asked]) == 0
-    assert json.loads(capsys.readouterr().out)["stands"]
-    (project / "more.jsonl").write_text(lines[0])
-    assert main(["compress", str(project), "--show", "--json", *asked]) == 0
-    assert not json.loads(capsys.readouterr().out)["stands"]  # other rows, another network
+    seen = {file.parent.name: np.load(file) for file in made("*/seen.npy")}
+    [trained] = (len(each) for name, each in seen.items() if name.startswith("train"))
+    assert sorted(len(each) - trained for each in seen.values()) == [0, 0, kept]
+    graphs = {file.read_bytes() for file in made("compress-*/graph.onnx")}
+    assert len(graphs) == 2  # another lesson, another network
+    assert pq.read_table(held).num_rows
 
 
 @pytest.mark.parametrize(
@@ -466,10 +471,10 @@ def test_unlabelled_rows_teach_and_change_what_is_learned(
         (None, "auto", "There is no file"),
         ('{"text": "good"}', "int8", "teaches no smaller network that could learn from it"),
         ('{"words": "good"}', "auto", "has no column 'text'"),
-        ('{"text": " "}', "layers-1+int8", "has no row that could teach"),
+        ("", "auto", "is empty"),
     ],
 )
-def test_unlabelled_rows_that_cannot_teach_are_refused(
+def test_unlabelled_rows_that_cannot_teach_are_refused_before_anything_runs(
     project: Path, written: str | None, target: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if written is not None:
@@ -479,3 +484,14 @@ def test_unlabelled_rows_that_cannot_teach_are_refused(
     assert main(["compress", str(project), *words]) == 2
     told = capsys.readouterr().err
     assert said in told and "Traceback" not in told
+    assert not (project / ".modelyard").exists()
+
+
+def test_unlabelled_rows_of_which_none_can_teach_are_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "more.jsonl").write_text('{"text": " "}')
+    settings = ["compress.target=layers-1+int8", "compress.unlabelled=more.jsonl"]
+    words = [word for each in settings for word in ("--set", each)]
+    assert main(["compress", str(project), *words]) == 2
+    assert "has no row that could teach" in capsys.readouterr().err

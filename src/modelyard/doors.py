@@ -54,6 +54,7 @@ def refuse_early(project: Project) -> None:
     from modelyard.stages.learner import refuse_trees
     from modelyard.stages.prepare import refuse_names
     from modelyard.stages.train import backbone_names, refuse_still
+    from modelyard.stages.unlabelled import refuse_unlabelled
 
     refuse_names(project)
     for column in project.inputs.values():
@@ -64,6 +65,7 @@ def refuse_early(project: Project) -> None:
     refuse_trees(project)
     refuse_still(project, target)
     refuse_no_test(project)
+    refuse_unlabelled(project)
     names = backbone_names(project)
     for kind, name in names.items():
         refuse_unknown_backbone(name, project.folder, kind)

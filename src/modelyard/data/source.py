@@ -228,10 +228,11 @@ def _count(data: Data, base: Path, records: Sequence[Record]) -> int:
         import pyarrow.parquet as pq
 
         return int(pq.read_metadata(path).num_rows)
-    return round(_lines(path) * len(records) / records[-1].number)
+    return round(lines_in(path) * len(records) / records[-1].number)
 
 
-def _lines(path: Path) -> int:
+def lines_in(path: Path) -> int:
+    """How many lines a file has."""
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 

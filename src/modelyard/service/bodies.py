@@ -16,6 +16,7 @@ from modelyard.core.errors import RequestInvalid, RequestTooLarge
 
 READ_SECONDS = 60
 LOOK_SECONDS = 0.1
+"""Work that takes no longer is done for a client that has gone, too."""
 ENCODINGS = ("gzip", "deflate")
 JSON_TYPES = ("", "application/json")
 

@@ -24,31 +24,34 @@ Ready = Callable[[str], None]
 
 
 class Joined:
-    """A transport that sends what is written in one turn of the loop at once: head and body."""
+    """A transport that sends what is written in one turn of the loop at once: head and body.
+
+    Of a large answer each 64 KiB or more go out by themselves, so that what waits is bounded.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop):
         self._transport = transport
         self._loop = loop
         self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Send bytes, soon."""
-        if len(data) > MOST_JOINED_BYTES:
-            self._flush()
-            self._transport.write(data)
-            return
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > MOST_JOINED_BYTES:
+            self._flush()
 
     def close(self) -> None:
-        """Send what was written, then close."""
+        """Send what was written, then close; a connection that is gone gets nothing more."""
         self._flush()
         self._transport.close()
 
     def _flush(self) -> None:
-        if waiting := self._waiting:
-            self._waiting = []
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if waiting and not self._transport.is_closing():
             self._transport.write(b"".join(waiting))
 
     def __getattr__(self, name: str) -> Any:

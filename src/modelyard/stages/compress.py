@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from modelyard import targets
 from modelyard.core.artefacts import Dataset, Model
-from modelyard.core.digest import files_in, of_file
+from modelyard.core.digest import files_in
 from modelyard.core.events import Decided, Events, Noted, Progress
 from modelyard.core.project import Project
 from modelyard.core.rungs import AUTO, RungName
@@ -25,9 +28,10 @@ from modelyard.stages.rungs import RUNGS, Rung, share
 from modelyard.stages.speed import Speed
 from modelyard.stages.students import Students
 from modelyard.stages.train import estimate as training_estimate
-from modelyard.stages.unlabelled import unlabelled_file
+from modelyard.stages.unlabelled import unlabelled_cause, unlabelled_count
 
 GRAPH = "graph.onnx"
+SEEN = "seen.npy"
 TOLD = "compress.json"
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 START_S, RUNG_S = 5.0, 10.0
@@ -49,8 +53,8 @@ def causes(project: Project) -> Mapping[str, str]:
         found["accept"] = json.dumps(project.accept, sort_keys=True)
     if wanted == AUTO or RungName.read(wanted).ways:
         found["train.seed"] = str(project.train.seed)
-    if file := unlabelled_file(project):
-        found["unlabelled"] = of_file(file)
+    if cause := unlabelled_cause(project):
+        found["unlabelled"] = cause
     return found
 
 
@@ -75,7 +79,8 @@ def _teaching(project: Project, facts: RowFacts) -> Estimate:
     minutes = project.compress.minutes
     options = {"minutes": minutes, "epochs": TAUGHT_EPOCHS, "method": "full"}
     train = project.train.model_copy(update=options)
-    found = training_estimate(project.model_copy(update={"train": train}), facts)
+    more = replace(facts, rows=facts.rows + unlabelled_count(project))
+    found = training_estimate(project.model_copy(update={"train": train}), more)
     return found if minutes else replace(found, seconds=found.seconds * TAUGHT_SHARE)
 
 
@@ -119,6 +124,8 @@ def _climbed(ladder: Ladder) -> list[RungName]:
     """The rungs that are made, the plainest first: up to the wanted one, or all worth a look."""
     wanted = ladder.project.compress.target
     if not ladder.rows.truth or not networks.multiplies(ladder.rows.model.folder):
+        if ladder.project.compress.unlabelled:
+            ladder.events(Noted("compress.unlabelled is not read, as no smaller network is taught"))
         return [RungName()]
     return climb(ladder) if wanted == AUTO else RungName.read(wanted).below()
 
@@ -172,9 +179,18 @@ def _write(ladder: Ladder, chosen: RungName, state: dict[str, Any], out: Path) -
     answer = model.spec.target.model_copy(update={"state": state})
     spec = model.spec.model_copy(update={"graph": GRAPH, "target": answer})
     (out / "model.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
+    if chosen.ways and ladder.students.unlabelled:
+        _write_seen(out, ladder.students.unlabelled.digests)
     if chosen.ways and not is_smaller:
         ladder.events(Noted(ONLY_GRAPH))
     return is_smaller
+
+
+def _write_seen(out: Path, more: NDArray[np.uint64]) -> None:
+    """What a smaller network has learned from beside the training rows; no test row may be one."""
+    known = np.load(out / SEEN, allow_pickle=False)
+    (out / SEEN).unlink()  # which the trained Model shares
+    np.save(out / SEEN, np.union1d(known, more))
 
 
 def _tell(out: Path, wanted: str, choice: Choice, rungs: Sequence[Rung], network: RungName) -> None:

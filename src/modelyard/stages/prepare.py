@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -20,6 +20,7 @@ from modelyard.core.store import Draft
 from modelyard.data import candidates, look, same
 from modelyard.data.candidates import Catalogue
 from modelyard.data.files import Record
+from modelyard.data.row_keys import row_key, values_told
 from modelyard.data.source import (
     Rows,
     candidates_file,
@@ -324,7 +325,8 @@ def _near(project: Project, found: Sorted, events: Events) -> list[same.Alike]:
     told = _told(project, found.kept)
     if not _identifies(project) or not any(any(each.words) for each in told.values()):
         return []
-    values = _values_told(project, found.kept)
+    kinds = {name: inputs.find(column.kind) for name, column in project.inputs.items()}
+    values = [values_told(kinds, record.values) for record in found.kept]
     keys = [
         same.normalised("\n".join(own.values()) or f"row {record.number}")
         for record, own in zip(found.kept, values, strict=True)
@@ -356,25 +358,10 @@ def _identifies(project: Project) -> bool:
 
 
 def _keys(project: Project, records: Sequence[Record], shape: Callable[[str], str]) -> list[str]:
-    """What equal rows have in common: their input values in a shape, or, in a table, their place.
-
-    Of several columns each value stands under its name: a title is not what a body is.
-    """
-    found = []
-    for record, values in zip(records, _values_told(project, records), strict=True):
-        shaped = [(name, shape(value)) for name, value in values.items()]
-        alone = shaped[0][1] if len(project.inputs) == 1 and shaped else json.dumps(shaped)
-        found.append(alone if shaped else f"row {record.number}")
-    return found
-
-
-def _values_told(project: Project, records: Sequence[Record]) -> Iterator[dict[str, str]]:
-    """What each row is known again by, by column; nothing where equal rows may differ."""
+    """What equal rows have in common; a row of a table its place alone."""
     kinds = {name: inputs.find(column.kind) for name, column in project.inputs.items()}
-    for record in records:
-        there = {name: kind for name, kind in kinds.items() if record.values[name] is not None}
-        tells = any(kind.identifies for kind in there.values())
-        yield {n: kind.key(record.values[n]) for n, kind in there.items()} if tells else {}
+    keys = ((record, row_key(kinds, record.values, shape)) for record in records)
+    return [f"row {record.number}" if key is None else key for record, key in keys]
 
 
 def _told(project: Project, records: Sequence[Record]) -> dict[str, look.Told]:

@@ -31,7 +31,7 @@ from modelyard.runtime.graph import Graph
 from modelyard.runtime.runtime import columns_of
 from modelyard.stages.candidates import Candidates
 from modelyard.stages.rungs import share
-from modelyard.stages.unlabelled import unlabelled_rows
+from modelyard.stages.unlabelled import Unlabelled, unlabelled_rows
 
 if TYPE_CHECKING:
     from modelyard.models.smaller import Smaller, Teaching
@@ -180,8 +180,8 @@ class Students:
         graph = Graph(self.plain_graph(()))
         validation, _ = self._validation
         return Teaching(
-            pieces=self._training,
-            outputs=each_of(graph.outputs(self._training)),
+            pieces=self._lesson,
+            outputs=each_of(graph.outputs(self._lesson)),
             validation=validation,
             validation_outputs=each_of(graph.outputs(validation)),
             kind=targets.find(self.model.spec.target.kind).outputs,
@@ -192,14 +192,25 @@ class Students:
         )
 
     @cached_property
+    def unlabelled(self) -> Unlabelled | None:
+        """Rows that teach beside the training rows, where the project has such."""
+        own = self.model.spec
+        return unlabelled_rows(self.project, self.dataset, own, self.columns, self.events)
+
+    @cached_property
     def _training(self) -> Encoded:
-        """All training rows, and, where there are such, unlabelled rows and all candidates."""
+        """All training rows, and, where there are such, all candidates."""
         rows, _ = self._part("train")
-        more = unlabelled_rows(self.project, self.dataset, self.columns, self.events)
-        found = [rows] if more is None else [rows, more]
-        if self.model.spec.candidate is not None:
-            found.append(Candidates.of(self.dataset, self.model.spec, self.columns).encoded)
-        return found[0] if len(found) == 1 else one_after_the_other(found)
+        if self.model.spec.candidate is None:
+            return rows
+        candidates = Candidates.of(self.dataset, self.model.spec, self.columns)
+        return one_after_the_other([rows, candidates.encoded])
+
+    @cached_property
+    def _lesson(self) -> Encoded:
+        """All that teaches."""
+        more = self.unlabelled
+        return one_after_the_other([self._training, more.encoded]) if more else self._training
 
     @cached_property
     def _validation(self) -> tuple[Encoded, list[Any]]:
