@@ -53,10 +53,20 @@ def from_rows(name: str, rows: Sequence[tuple[str, str]]) -> Path:
 
 def phrasebank() -> list[tuple[str, str]]:
     """Financial PhraseBank, sentences all annotators agreed on."""
-    file = DATA / "financial_phrasebank" / "Sentences_AllAgree.txt"
+    return _sentences("AllAgree", "utf-8")
+
+
+def phrasebank_unlabelled() -> list[str]:
+    """Its other sentences, which fewer annotators agreed on; what they said of them is left out."""
+    agreed = {text for text, _ in phrasebank()}
+    return [text for text, _ in _sentences("50Agree", "latin-1") if text not in agreed]
+
+
+def _sentences(agreement: str, encoding: str) -> list[tuple[str, str]]:
+    file = DATA / "financial_phrasebank" / f"Sentences_{agreement}.txt"
     if not file.exists():
         raise DataMissing(f"{file} is missing; set MODELYARD_DATA to the folder of benchmark rows")
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding=encoding).splitlines()
     split = (line.rpartition("@") for line in lines if "@" in line)
     return [(text.strip(), label.strip()) for text, _, label in split]
 
