@@ -130,7 +130,7 @@ def test_a_small_request_does_not_wait_behind_a_large_one(folder: Path) -> None:
         until(lambda: metric(url, "modelyard_queue_requests") == 2)
         gate.opened.set()
         assert (small.result().status_code, large.result().status_code) == (200, 200)
-        assert 3 in gate.shortest[1:3]  # at once or after one batch of the large one
+        assert 3 in gate.shortest[1:4]  # after the one at hand, and maybe one more of the large one
         assert len(gate.shortest) > 30
 
 

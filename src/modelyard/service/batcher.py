@@ -1,8 +1,9 @@
 """The batcher: pieces of concurrent requests share batches through one graph.
 
 Nothing waits for company: a piece that finds a processor idle runs at once, and what comes while
-all are busy makes up the next batches, one for each processor. All state lives on the event loop;
-only the graph's runs leave it, each for a thread.
+all are busy makes up the next batches, one for each processor. Where much waits each has its next
+batch at hand, so that none stands idle until the event loop, which has answers to write, gives it
+one. All state lives on the event loop; only the graph's runs leave it, each for a thread.
 """
 
 import asyncio
@@ -30,6 +31,8 @@ from modelyard.service.metrics import Metrics
 
 Outputs = NDArray[np.float32]
 MOST_PIECES = 256
+MUCH_TOKENS = SHARE_TOKENS // 2
+"""What waits makes a good batch even if nothing more comes."""
 CALL_TOKENS = 30
 """What a call of the graph costs beside its tokens; this and the next two for MiniLM in 8 bits."""
 PLACE = 0.1
@@ -48,6 +51,16 @@ class Job:
     waiting: int
     unfinished: int
     since: float = field(default_factory=time.monotonic)
+    has_begun: bool = False
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The outputs of a batch's pieces, when it began and how long it took."""
+
+    outputs: list[Outputs]
+    began: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -136,19 +149,21 @@ class Batcher:
     def _run_more(self) -> None:
         """Start a batch on each processor that is idle, as long as pieces wait."""
         self._is_due = False
-        while self._pieces and self._running < self._threads:
+        while self._pieces and self._has_room():
             self._start_batch(self._next_batch())
 
+    def _has_room(self) -> bool:
+        """Whether a processor is idle, or could have its next batch at hand."""
+        each = 2 if self._waiting_tokens >= MUCH_TOKENS else 1
+        return self._running < each * self._threads
+
     def _start_batch(self, batch: list[Piece], alone: bool = False) -> None:
-        start = time.monotonic()
         loop = asyncio.get_running_loop()
         run = loop.run_in_executor(self._engine, _run, self._graph, batch)
         self._running += 1
-        run.add_done_callback(partial(self._ended, batch, start, alone))
+        run.add_done_callback(partial(self._ended, batch, alone))
 
-    def _ended(
-        self, batch: list[Piece], start: float, alone: bool, run: "asyncio.Future[list[Outputs]]"
-    ) -> None:
+    def _ended(self, batch: list[Piece], alone: bool, run: "asyncio.Future[Ran]") -> None:
         """Hand out a batch's outputs; of one that broke each request is run alone."""
         self._running -= 1
         error = run.exception()
@@ -161,11 +176,18 @@ class Batcher:
             if not batch[0].job.done.done():
                 batch[0].job.done.set_exception(error)
             return
+        self._count(batch, run.result())
+        _hand_out(batch, run.result().outputs, self._graph.width)
+
+    def _count(self, batch: list[Piece], ran: Ran) -> None:
         lengths = [piece.length for piece in batch]
-        rate = self._threads * sum(lengths) / max(1e-6, time.monotonic() - start)
+        rate = self._threads * sum(lengths) / max(1e-6, ran.seconds)
         self._tokens_per_s += 0.1 * (rate - self._tokens_per_s)
         self._metrics.batch_ran(lengths, self._graph.pads)
-        _hand_out(batch, run.result(), self._graph.width)
+        for job in {piece.job: None for piece in batch}:
+            if not job.has_begun:
+                job.has_begun = True
+                self._metrics.queue_wait.observe(ran.began - job.since)
 
     def _next_batch(self) -> list[Piece]:
         """A batch with the longest piece of the request whose turn it is."""
@@ -182,8 +204,6 @@ class Batcher:
         return batch
 
     def _start(self, job: Job) -> None:
-        if job.waiting == len(job.outputs):
-            self._metrics.queue_wait.observe(time.monotonic() - job.since)
         job.waiting -= 1
         if not job.waiting:
             self._jobs.remove(job)
@@ -255,7 +275,14 @@ def _length(piece: Piece) -> int:
     return piece.length
 
 
-def _run(graph: Graph, batch: list[Piece]) -> list[Outputs]:
+def _run(graph: Graph, batch: list[Piece]) -> Ran:
+    """A batch, in the thread that calls."""
+    began = time.monotonic()
+    outputs = _outputs(graph, batch)
+    return Ran(outputs, began, time.monotonic() - began)
+
+
+def _outputs(graph: Graph, batch: list[Piece]) -> list[Outputs]:
     """The outputs of each piece, in the order of the batch."""
     by_job: dict[Job, list[int]] = {}
     for place, piece in enumerate(batch):
