@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from modelyard.runtime.encoded import (
     Arrays,
     Encoded,
+    Indices,
     PieceOutputs,
     batches_by_length,
     of_pieces,
@@ -31,6 +32,24 @@ Outputs = NDArray[np.float32]
 def threads() -> int:
     """How many a graph runs in, unless told otherwise: one for each processor that is ours."""
     return len(os.sched_getaffinity(0))
+
+
+def tapered(batches: list[Indices], shares: int) -> list[Indices]:
+    """Batches of which the last are cut into smaller ones, where there are many for each share.
+
+    So no thread waits long for the one that took the last (Polychronopoulos and Kuck 1987, Guided
+    self-scheduling).
+
+    >>> [len(batch) for batch in tapered([np.arange(8)] * 10, shares=2)]
+    [8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    """
+    if shares < 2 or len(batches) <= 4 * shares:
+        return batches
+    found = batches[: -2 * shares]
+    for cuts, some in ((2, batches[-2 * shares : -shares]), (4, batches[-shares:])):
+        for batch in some:
+            found += [part for part in np.array_split(batch, cuts) if len(part)]
+    return found
 
 
 class Graph:
@@ -67,7 +86,7 @@ class Graph:
     def outputs(self, encoded: Encoded, budget_tokens: int = SHARE_TOKENS) -> PieceOutputs:
         """All pieces, batched by length with little padding: their outputs, in their order."""
         budget = min(budget_tokens, int(encoded.lengths.sum()) // self._least_batches + 1)
-        batches = list(batches_by_length(encoded.lengths, budget))
+        batches = tapered(list(batches_by_length(encoded.lengths, budget)), self._least_batches)
         found = self._pool.map(lambda some: self._each(encoded.take(some)), batches)
         in_order: list[Any] = [None] * len(encoded.lengths)
         for some, outputs in zip(batches, found, strict=True):
