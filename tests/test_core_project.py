@@ -190,7 +190,7 @@ def test_a_wrong_setting_is_not_blamed_on_a_line_of_the_file(file: Path) -> None
 
 
 def test_keys_at_follows_the_tables() -> None:
-    assert keys_at(("compress",)) == ["target", "max_loss", "minutes"]
+    assert keys_at(("compress",)) == ["target", "max_loss", "minutes", "unlabelled"]
     assert keys_at(("inputs", "sentence")) == []
 
 
@@ -204,7 +204,12 @@ def test_a_part_is_plain_json_of_the_sections_named(file: Path) -> None:
             "pool": None,
             "seen": None,
         },
-        "compress": {"target": "int8", "max_loss": 0.01, "minutes": 0.0},
+        "compress": {
+            "target": "int8",
+            "max_loss": 0.01,
+            "minutes": 0.0,
+            "unlabelled": None,
+        },
     }
 
 
