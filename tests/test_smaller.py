@@ -1,5 +1,6 @@
 """Smaller networks: every way with every kind of network that it makes sense for."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ CLASSES = 3
 TOKENS = 60
 ROWS = 64
 RATE = 1e-3
+ROUNDING = 1e-6
 OF_LAYERS = ["low-rank-half", "heads-half", "feed-forward-half", "feed-forward-quarter"]
 OF_LAYERS += ["layers-2", "layers-1"]
 OF_TEXTS = ["vocabulary", *OF_LAYERS, "static"]
@@ -227,8 +229,8 @@ def test_it_is_smaller_and_says_about_what_the_teacher_says(kind: str, name: str
         )
         for said in (found, [mean.expand_as(each) for each in wanted])
     )
-    most = {"vocabulary": 1e-6, "static": 0.9}.get(name, 0.7)  # a token's vector says less
-    assert theirs < most * chance, (theirs, chance)
+    most = {"vocabulary": 0.0, "static": 0.9}.get(name, 0.7)  # a token's vector says less
+    assert theirs <= most * chance + ROUNDING, (theirs, chance)
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
@@ -262,6 +264,7 @@ def test_the_teacher_stays_and_the_same_seed_gives_the_same_network(
 ) -> None:
     own = case("class")
     before = state(own.network)
+    torch.manual_seed(int(time.time_ns() % 2**31))  # what came before is no matter
     again = own.way(name).make(own.network, own.teaching(tmp_path))
     after = state(own.network)
     assert all(torch.equal(before[each], after[each]) for each in before)

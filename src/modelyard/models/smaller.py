@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -126,6 +127,7 @@ def _with_layers(count: int) -> Smaller:
 
 def _static(network: nn.Module, used: Used) -> Iterator[Smaller]:
     def make(network: nn.Module, teaching: Teaching) -> nn.Module:
+        torch.manual_seed(teaching.seed)  # its matrices begin by chance
         student = static_text.with_static(network, teaching.pieces)
         return taught(student, teaching, static_text.rate_of(network))
 
