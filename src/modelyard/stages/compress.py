@@ -84,7 +84,7 @@ def _teaching(project: Project, facts: RowFacts) -> Estimate:
     return found if minutes else replace(found, seconds=found.seconds * TAUGHT_SHARE)
 
 
-@stage("compress", version="6", reads=("compress",), gives=Model, causes=causes, estimate=estimate)
+@stage("compress", version="7", reads=("compress",), gives=Model, causes=causes, estimate=estimate)
 def compress(
     project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events
 ) -> None:
