@@ -90,15 +90,20 @@ class Climbed:
         return [each.name for each in rungs], cheapest(rungs, fast, lost, 0.01)
 
 
+def lossy(way: str) -> dict[str, float]:
+    """A way that loses too much in every form."""
+    return {f"{way}{form}": 0.1 for form in ("", "+int8", "+int8-calibrated")}
+
+
 def test_a_climb_builds_on_the_best_so_far() -> None:
-    names, choice = Climbed({"static+int8": 0.1}).choice()
+    names, choice = Climbed(lossy("static")).choice()
     assert names == [
         *("fp32", "int8", "int8-calibrated", "layers-3+int8", "layers-2+int8"),
-        *("static+int8", "layers-2+low-rank-half+int8"),
+        *("static+int8", "static+int8-calibrated", "static", "layers-2+low-rank-half+int8"),
     ]
     assert choice.name == "layers-2+low-rank-half+int8"
     assert choice.why == (
-        "of 7 rungs it is the cheapest on this machine that keeps [accept] and loses at most "
+        "of 9 rungs it is the cheapest on this machine that keeps [accept] and loses at most "
         "compress.max_loss = 0.01: layers-2+low-rank-half+int8 loses no accuracy on 500 "
         "validation rows and is 1.3 × smaller; other rows could show a loss of up to 2.0 points "
         "(95 % interval)"
@@ -106,10 +111,16 @@ def test_a_climb_builds_on_the_best_so_far() -> None:
 
 
 def test_a_way_that_loses_too_much_or_is_no_quicker_is_not_built_upon() -> None:
-    names, _ = Climbed({"layers-3+int8": 0.05, "int8": 0.01}).choice()
+    names, _ = Climbed(lossy("layers-3") | {"int8": 0.01}).choice()
     assert "layers-2+int8" not in names and "static+low-rank-half+int8" in names
     names, _ = Climbed({}, rates_of={**RATES, "static+int8": 290.0}).choice()
     assert "static+low-rank-half+int8" not in names
+
+
+def test_a_network_that_loses_too_much_in_the_quickest_form_may_not_in_another() -> None:
+    losses = {"layers-3+int8": 0.05, **lossy("static")}
+    names, _ = Climbed(losses, able=("layers-3", "layers-2", "static")).choice()
+    assert names[3:6] == ["layers-3+int8", "layers-3+int8-calibrated", "layers-2+int8"]
 
 
 def test_where_int8_loses_too_much_smaller_networks_stay_fp32() -> None:

@@ -1,7 +1,7 @@
 """The ladder: rungs made and checked one after the other, and which of them is taken."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -124,34 +124,52 @@ class Ladder:
 def climb(ladder: Ladder) -> list[RungName]:
     """The rungs that are worth a look, each made and checked.
 
-    First every form of the network's own graph; then smaller networks in the best form, each in the
-    ways of the best one before it and one way more. A way is left where it loses too much or is
-    no quicker.
+    First every form of the network's own graph; then smaller networks, each in the ways of the best
+    one before it and one way more, in the quickest form in which it does not lose too much. A way
+    is left where it loses too much in all of them or is no quicker.
     """
     tried = [
         RungName((), form)
         for form, made in RUNGS.items()
         if made.is_quicker or SIZE in ladder.project.accept
     ]
-    best = _quickest(ladder, tried)
+    forms = _by_rate(ladder, tried)
+    best = RungName((), forms[0])
     left: set[str] = set()
     for _ in range(MOST_STUDENTS):
         way = _next(ladder, best, tried, left)
         if way is None:
             break
-        name = best.with_way(way)
-        tried.append(name)
-        if _is_kept(ladder, name) and _is_quicker(ladder, name, best):
+        name = _checked(ladder, best.with_way(way), forms, tried)
+        if name and _is_quicker(ladder, name, best):
             best = name
         else:
             left.add(kind_of(way))
     return tried
 
 
-def _quickest(ladder: Ladder, forms: Sequence[RungName]) -> RungName:
-    able = [name for name in forms if _is_kept(ladder, name)] or [RungName()]
-    found = ladder.rates(*able)
-    return able[found.index(max(found))]
+def _by_rate(ladder: Ladder, own: Sequence[RungName]) -> list[str]:
+    """Forms of the network's own graph that lose no more than they may, the quickest first.
+
+    Of those that are no quicker than fp32, fp32 alone.
+    """
+    able = [name for name in own if _is_kept(ladder, name)] or [RungName()]
+    found = dict(zip(able, ladder.rates(*able), strict=True))
+    plain = RungName()
+    some = [name for name in able if name == plain or found[name] > found.get(plain, 0.0)]
+    return [name.graph for name in sorted(some, key=lambda name: -found[name])]
+
+
+def _checked(
+    ladder: Ladder, name: RungName, forms: Sequence[str], tried: list[RungName]
+) -> RungName | None:
+    """The rung in the first of these forms in which it does not lose too much; all are noted."""
+    for form in forms:
+        own = replace(name, graph=form)
+        tried.append(own)
+        if _is_kept(ladder, own):
+            return own
+    return None
 
 
 def _next(
