@@ -90,9 +90,9 @@ class Climbed:
         return [each.name for each in rungs], cheapest(rungs, fast, lost, 0.01)
 
 
-def lossy(way: str) -> dict[str, float]:
-    """A way that loses too much in every form."""
-    return {f"{way}{form}": 0.1 for form in ("", "+int8", "+int8-calibrated")}
+def lossy(way: str, loss: float = 0.1) -> dict[str, float]:
+    """A way that loses as much, too much if nothing is said, in every form."""
+    return {f"{way}{form}": loss for form in ("", "+int8", "+int8-calibrated")}
 
 
 def test_a_climb_builds_on_the_best_so_far() -> None:
@@ -149,7 +149,7 @@ def test_the_plainest_of_those_as_cheap_is_taken() -> None:
 def test_limits_forbid_a_rung_that_breaks_them_unless_all_do(
     accept: dict[str, str], choice: str
 ) -> None:
-    losses = {"layers-3+int8": 0.008}
+    losses = lossy("layers-3", 0.008)
     _, found = Climbed(losses, accept, late_ms=7.0, able=("layers-3",)).choice()
     assert found.name == choice
     all_break = accept in ({"latency_p95_ms": "<= 0.5"}, {"accuracy": ">= 0.95"})
@@ -249,11 +249,14 @@ def test_auto_goes_on_where_it_was_killed_and_its_speed_is_no_part_of_the_result
     assert not list((tmp_path / "out").iterdir())
     result = made(tmp_path, model, dataset, target="auto", max_loss=0.1)
     assert taught == ["layers-1", "static"]
-    assert len(asked) == 6 + 2  # the network, and the rung that was cut off
+    assert len(asked) == 6 + 4  # the network, the rung that was cut off, and its other forms
     told = result.told
-    assert result.rungs == ["fp32", "int8", "int8-calibrated", "layers-1+int8", "static+int8"]
+    assert result.rungs == [
+        *("fp32", "int8", "int8-calibrated", "layers-1+int8"),
+        *("static+int8", "static+int8-calibrated", "static"),
+    ]
     assert told["choice"] == "layers-1+int8" and told["network"] == "layers-1"
-    plain, _, calibrated, student, static = told["rungs"]
+    plain, _, calibrated, student, static, *_ = told["rungs"]
     assert calibrated["loss"] < 0.2 and calibrated["bytes"] < plain["bytes"]
     assert student["about"] == "about layers-1" and static["loss"] > 0.1
     assert student["difference"]["low"] <= -student["loss"] <= student["difference"]["high"]
