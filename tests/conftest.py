@@ -24,10 +24,11 @@ def tiny_image_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for keys, so that no test signs with the key of whoever runs it."""
+    """A folder for keys, so that no test signs with the key of whoever runs it; one engine."""
     folder = tmp_path_factory.mktemp("settings")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODELYARD_CONFIG", str(folder))
+        patch.setenv("MODELYARD_ENGINES", "onnxruntime")
         yield folder
 
 

@@ -17,6 +17,9 @@ from modelyard.core.licences import licence_problem
 from modelyard.core.project import Project
 from modelyard.core.project_file import read_project
 from modelyard.core.store import Store
+from modelyard.runtime.encoded import Encoded
+from modelyard.runtime.engine_check import as_quick_here
+from modelyard.runtime.graph import Graph
 from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
 from modelyard.runtime.signing_key import own_key
@@ -30,6 +33,7 @@ STORE = ".modelyard"
 RESOLVED = "project.toml"
 TRIED_ROWS = 600
 """Rows that a plan tries trees and a network on: a few seconds."""
+EXAMPLE_ROWS = 16
 
 
 def store_of(project: Project) -> Store:
@@ -308,16 +312,40 @@ def serve_release(
     candidates: Path | None = None,
     threads: int | None = None,
     is_shared: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> None:
-    """Verify and open a release and serve it until stopped; `ready` gets its address."""
+    """Verify and open a release and serve it until stopped; `ready` gets its address.
+
+    `tell` gets a sentence where another engine serves than the release was made with.
+    """
     from modelyard.service.app import create_app
     from modelyard.service.server import serve
 
     folder = release_folder(given)
     runtime = open_release(folder, public_key, candidates, threads)
+    runtime, told = as_quick_here(
+        runtime,
+        lambda: Graph(folder / str(runtime.spec.graph), threads),
+        lambda: _examples(runtime),
+    )
+    if told:
+        tell(told)
     limits = read_project(folder / RESOLVED).serve
     app = create_app(runtime, release_info(folder, runtime), limits)
     serve(app, host, port, ready, is_shared=is_shared)
+
+
+def _examples(runtime: Runtime) -> Encoded:
+    """Rows to look at where there are no others; texts are of several lengths."""
+    from modelyard import inputs
+
+    values = {}
+    for each in runtime.spec.columns:
+        example = inputs.find(each.kind).example()
+        times = range(1, EXAMPLE_ROWS + 1)
+        is_text = each.kind == "text"
+        values[each.column] = [" ".join([example] * n) if is_text else example for n in times]
+    return runtime.columns.encode(values)
 
 
 def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":

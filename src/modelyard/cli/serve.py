@@ -42,6 +42,7 @@ def main(options: argparse.Namespace) -> int:
         candidates=options.candidates,
         threads=_threads(options),
         is_shared=is_worker(),
+        tell=_tell,
     )
     return 0
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -82,6 +82,8 @@ class ModelSpec(BaseModel):
     """
     graph: str | None = None
     """The graph's file, relative; None before compress."""
+    engine: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    """What computes the graph soonest, where it was measured."""
 
     @property
     def columns(self) -> list[ColumnState]:

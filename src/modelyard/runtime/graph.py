@@ -1,4 +1,4 @@
-"""A graph in ONNX Runtime: arrays in, outputs out.
+"""A graph in an engine: arrays in, outputs out.
 
 Each processor runs small batches of its own, one operator after the other in one thread. That
 does a third more rows a second than all processors together on one batch (measured on 2), since
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-from numpy.typing import NDArray
 
 from modelyard.runtime.encoded import (
     Arrays,
@@ -22,11 +20,10 @@ from modelyard.runtime.encoded import (
     batches_by_length,
     of_pieces,
 )
+from modelyard.runtime.engine import ENGINES, ONNX_RUNTIME, Outputs
 
 SHARE_TOKENS = 512
 """Tokens that one thread takes at once."""
-Outputs = NDArray[np.float32]
-"""Of a batch: (P, C), or (P, T, C) where a graph answers for tokens."""
 
 
 def threads() -> int:
@@ -60,24 +57,22 @@ class Graph:
     the batch it is in; with `shares` given they do not depend on the machine.
     """
 
-    def __init__(self, file: Path, threads: int | None = None, shares: int | None = None):
+    def __init__(
+        self,
+        file: Path,
+        threads: int | None = None,
+        shares: int | None = None,
+        engine: str = ONNX_RUNTIME,
+    ):
         self.threads = threads or len(os.sched_getaffinity(0))
+        self.engine = engine
         self._least_batches = shares or self.threads
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # else a plan is kept for every shape ever seen
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(
-            file, sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        self._engine = ENGINES[engine](file, self.threads)
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="graph")
-        inputs = self._session.get_inputs()
-        self.input_names = [each.name for each in inputs]
-        self._flat = {each.name for each in inputs if len(each.shape) == 1}
+        self._flat = {name for name, rank in self._engine.ranks.items() if rank == 1}
         self.pads = not self._flat
         """Whether shorter pieces of a batch cost as much as its longest."""
-        self.width = int(self._session.get_outputs()[0].shape[-1])
+        self.width = self._engine.width
 
     def run(self, encoded: Encoded) -> PieceOutputs:
         """One batch of pieces of like length, in the thread that calls: their outputs."""
@@ -96,7 +91,7 @@ class Graph:
 
     def _each(self, encoded: Encoded) -> list[Outputs]:
         """The outputs of each piece of a batch: (C,), or (T, C) of its own tokens."""
-        found = self._run(self.arrays(encoded))
+        found = self._engine.run(self.arrays(encoded))
         if found.ndim == 2:
             return list(found)
         return [own[:length] for own, length in zip(found, encoded.lengths.tolist(), strict=True)]
@@ -104,8 +99,4 @@ class Graph:
     def arrays(self, encoded: Encoded) -> Arrays:
         """A batch of pieces as the graph takes it."""
         whole = encoded.whole(self._flat)
-        return {name: whole[name] for name in self.input_names}
-
-    def _run(self, arrays: Arrays) -> Outputs:
-        outputs: Outputs = self._session.run(None, arrays)[0]
-        return outputs
+        return {name: whole[name] for name in self._engine.ranks}

@@ -13,6 +13,7 @@ from modelyard.core.artefacts import Model, ModelSpec
 from modelyard.core.errors import RequestInvalid
 from modelyard.runtime.columns import Columns, Encodes, Row, is_missing
 from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
+from modelyard.runtime.engine import ONNX_RUNTIME, is_installed
 from modelyard.runtime.graph import Graph
 from modelyard.runtime.index import MOST, Index, Pool, names_in, unit
 
@@ -57,13 +58,15 @@ class Runtime:
     ) -> "Runtime":
         """Open a folder; the two finders give what knows the inputs and the target.
 
-        `threads` and `shares` are the graph's.
+        `threads` and `shares` are the graph's. Where the engine that the release was made with is
+        not installed, ONNX Runtime computes the graph.
         """
         spec = Model(folder).spec
+        engine = spec.engine if is_installed(spec.engine) else ONNX_RUNTIME
         target = find_target(spec.target.kind)
         return cls(
             spec=spec,
-            graph=Graph(folder / str(spec.graph), threads, shares),
+            graph=Graph(folder / str(spec.graph), threads, shares, engine),
             columns=columns_of(spec, folder, find_input),
             decode_outputs=target.decode,
             answer_fields=tuple(target.wire.model_fields),

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from modelyard.core.rungs import AUTO, RungName
 from modelyard.core.stages import GIGA, Estimate, RowFacts, stage
 from modelyard.core.store import Draft
 from modelyard.inputs import networks
+from modelyard.runtime.engine import OPENVINO, is_installed
 from modelyard.runtime.graph import Graph, threads
 from modelyard.stages.candidates import Candidates
 from modelyard.stages.checked_rows import MOST_CHECKED_ROWS, CheckedRows
 from modelyard.stages.choice import Choice, cheapest, named
+from modelyard.stages.engines import quickest_engine
 from modelyard.stages.front import AS_TRAINED
 from modelyard.stages.ladder import MOST_STUDENTS, Ladder, broken, climb, measures_of
 from modelyard.stages.rungs import RUNGS, Rung, share
@@ -53,6 +56,8 @@ def causes(project: Project) -> Mapping[str, str]:
         found["accept"] = json.dumps(project.accept, sort_keys=True)
     if wanted == AUTO or RungName.read(wanted).ways:
         found["train.seed"] = str(project.train.seed)
+    if is_installed(OPENVINO):
+        found[OPENVINO] = version(OPENVINO)
     if cause := unlabelled_cause(project):
         found["unlabelled"] = cause
     return found
@@ -84,7 +89,7 @@ def _teaching(project: Project, facts: RowFacts) -> Estimate:
     return found if minutes else replace(found, seconds=found.seconds * TAUGHT_SHARE)
 
 
-@stage("compress", version="7", reads=("compress",), gives=Model, causes=causes, estimate=estimate)
+@stage("compress", version="8", reads=("compress",), gives=Model, causes=causes, estimate=estimate)
 def compress(
     project: Project, dataset: Dataset, model: Model, draft: Draft, events: Events
 ) -> None:
@@ -103,11 +108,13 @@ def compress(
         name: {**speed.to_json(), "broken": lost.get(name, [])} for name, speed in speeds.items()
     }
     chosen = RungName.read(choice.name)
+    engine, beside = quickest_engine(ladder, chosen)
+    draft.record["engine"] = beside and {OPENVINO: asdict(beside)}
     if targets.find(model.spec.target.kind).reads == "vectors":
-        _write_index(ladder, ladder.graph(chosen), draft.out)
+        _write_index(ladder, Graph(ladder.graph(chosen), engine=engine), draft.out)
     states = {each.name: dict(each.state) for each in rungs}
     state = states.get(choice.name, model.spec.target.state)
-    has_files = _write(ladder, chosen, state, draft.out)
+    has_files = _write(ladder, chosen, state, engine, draft.out)
     _tell(draft.out, project.compress.target, choice, rungs, chosen if has_files else RungName())
 
 
@@ -154,16 +161,16 @@ def _quicker(name: str, speeds: Mapping[str, Speed]) -> str:
     return f"; {own:,.0f} rows/s here, {own / plain:.1f} × as many as fp32"
 
 
-def _write_index(ladder: Ladder, graph: Path, out: Path) -> None:
+def _write_index(ladder: Ladder, graph: Graph, out: Path) -> None:
     """All candidates, with the vectors of the graph that will be asked."""
     rows, events = ladder.rows, ladder.events
     candidates = Candidates.of(ladder.students.dataset, rows.model.spec, rows.columns)
     events(Progress("making the index", 0, len(candidates.ids), "candidates"))
-    candidates.index(Graph(graph).outputs).save(out)
+    candidates.index(graph.outputs).save(out)
     events(Progress("making the index", len(candidates.ids), len(candidates.ids), "candidates"))
 
 
-def _write(ladder: Ladder, chosen: RungName, state: dict[str, Any], out: Path) -> bool:
+def _write(ladder: Ladder, chosen: RungName, state: dict[str, Any], engine: str, out: Path) -> bool:
     """The Model's files, not copied where the file system can share them, and the graph.
 
     Whether the network in them is the smaller one, where one was chosen.
@@ -177,7 +184,7 @@ def _write(ladder: Ladder, chosen: RungName, state: dict[str, Any], out: Path) -
             share(model.folder / name, out / name)
     share(ladder.graph(chosen), out / GRAPH)
     answer = model.spec.target.model_copy(update={"state": state})
-    spec = model.spec.model_copy(update={"graph": GRAPH, "target": answer})
+    spec = model.spec.model_copy(update={"graph": GRAPH, "target": answer, "engine": engine})
     (out / "model.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
     if chosen.ways and ladder.students.unlabelled:
         _write_seen(out, ladder.students.unlabelled.digests)
