@@ -1,4 +1,4 @@
-"""Engines: OpenVINO says what ONNX Runtime says, is taken where it is quicker, and checked again."""
+"""Engines: OpenVINO says what ONNX Runtime says, is taken where quicker, and checked again."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
