@@ -1,19 +1,18 @@
 """The batcher: pieces of concurrent requests share batches through one graph.
 
 Nothing waits for company: a piece that finds a processor idle runs at once, and what comes while
-all are busy makes up the next batches, one for each processor. Where much waits each has its next
-batch at hand, so that none stands idle until the event loop, which has answers to write, gives it
-one. All state lives on the event loop; only the graph's runs leave it, each for a thread.
+all are busy makes up the next batches. A thread for each processor takes a batch of what waits as
+soon as it has run its last one, so none stands idle until the event loop, which has answers to
+write, gives it one. What waits is guarded by a lock; all else lives on the event loop.
 """
 
 import asyncio
+import threading
 import time
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,6 @@ from modelyard.service.metrics import Metrics
 
 Outputs = NDArray[np.float32]
 MOST_PIECES = 256
-MUCH_TOKENS = SHARE_TOKENS // 2
-"""What waits makes a good batch even if nothing more comes."""
 CALL_TOKENS = 30
 """What a call of the graph costs beside its tokens; this and the next two for MiniLM in 8 bits."""
 PLACE = 0.1
@@ -56,9 +53,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Ran:
-    """The outputs of a batch's pieces, when it began and how long it took."""
+    """The outputs of a batch's pieces, or what broke; when it began and how long it took."""
 
-    outputs: list[Outputs]
+    outputs: list[Outputs | Exception]
     began: float
     seconds: float
 
@@ -90,13 +87,19 @@ class Batcher:
         self._waiting_tokens = 0
         self._number = 0
         self._tokens_per_s = 10_000.0
-        self._threads = graph.threads
-        self._running = 0
+        self._idle = 0
         self._is_due = False
+        self._is_closed = False
+        self._changed = threading.Condition()
         metrics.watch(metrics.queue_requests, lambda: len(self._jobs))
         metrics.watch(metrics.queue_pieces, lambda: len(self._pieces))
         metrics.watch(metrics.queue_tokens, lambda: self._waiting_tokens)
-        self._engine = ThreadPoolExecutor(self._threads, thread_name_prefix="graph")
+        self._threads = [
+            threading.Thread(target=self._work, name=f"graph-{number}", daemon=True)
+            for number in range(graph.threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def outputs(self, encoded: Encoded) -> PieceOutputs:
         """Outputs of pieces, in their order; raises ServiceBusy.
@@ -114,99 +117,101 @@ class Batcher:
         return min(60, max(1, round(self._waiting_tokens / self._tokens_per_s)))
 
     def close(self) -> None:
-        """Let go of the thread."""
-        self._engine.shutdown()
+        """Let go of the threads."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _join(self, encoded: Encoded) -> Job:
         tokens = int(encoded.lengths.sum())
-        if self._pieces and self._waiting_tokens + tokens > self._most_waiting_tokens:
-            raise ServiceBusy(
-                f"The service has {self._waiting_tokens:,} tokens of other requests waiting, and "
-                f"takes {self._most_waiting_tokens:,}; send the request again a little later."
-            )
         count = len(encoded.lengths)
-        done = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
         none = np.empty(0, np.float32)
-        job = Job(encoded, [none] * count, done, waiting=count, unfinished=count)
-        for index, length in enumerate(encoded.lengths.tolist()):
-            self._number += 1
-            piece = Piece(job, index, length, self._number)
-            insort(self._pieces, piece, key=lambda piece: piece.order)
-        self._jobs.append(job)
-        self._waiting_tokens += tokens
+        job = Job(encoded, [none] * count, loop.create_future(), waiting=count, unfinished=count)
+        with self._changed:
+            if self._pieces and self._waiting_tokens + tokens > self._most_waiting_tokens:
+                raise ServiceBusy(
+                    f"The service has {self._waiting_tokens:,} tokens of other requests waiting, "
+                    f"and takes {self._most_waiting_tokens:,}; send the request again a little "
+                    "later."
+                )
+            for index, length in enumerate(encoded.lengths.tolist()):
+                self._number += 1
+                piece = Piece(job, index, length, self._number)
+                insort(self._pieces, piece, key=lambda piece: piece.order)
+            self._jobs.append(job)
+            self._waiting_tokens += tokens
         if not self._is_due:  # after all that join in this turn of the loop
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._run_more)
+            loop.call_soon(self._wake)
         return job
 
     def _leave(self, job: Job) -> None:
-        if job in self._jobs:
-            self._jobs.remove(job)
-            gone = sum(piece.length for piece in self._pieces if piece.job is job)
-            self._pieces = [piece for piece in self._pieces if piece.job is not job]
-            self._waiting_tokens -= gone
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                gone = sum(piece.length for piece in self._pieces if piece.job is job)
+                self._pieces = [piece for piece in self._pieces if piece.job is not job]
+                self._waiting_tokens -= gone
 
-    def _run_more(self) -> None:
-        """Start a batch on each processor that is idle, as long as pieces wait."""
+    def _wake(self) -> None:
         self._is_due = False
-        while self._pieces and self._has_room():
-            self._start_batch(self._next_batch())
+        with self._changed:
+            self._changed.notify(len(self._pieces))
 
-    def _has_room(self) -> bool:
-        """Whether a processor is idle, or could have its next batch at hand."""
-        each = 2 if self._waiting_tokens >= MUCH_TOKENS else 1
-        return self._running < each * self._threads
+    def _work(self) -> None:
+        """Run batches, in a thread of its own, as long as the service lives."""
+        while batch := self._taken():
+            ran = _run(self._graph, batch)
+            loop = batch[0].job.done.get_loop()
+            try:
+                loop.call_soon_threadsafe(self._ended, batch, ran)
+            except RuntimeError:  # the loop is closed, and nobody waits any more
+                return
 
-    def _start_batch(self, batch: list[Piece], alone: bool = False) -> None:
-        loop = asyncio.get_running_loop()
-        run = loop.run_in_executor(self._engine, _run, self._graph, batch)
-        self._running += 1
-        run.add_done_callback(partial(self._ended, batch, alone))
+    def _taken(self) -> list[Piece]:
+        """The next batch, once there is one; none once the service ends."""
+        with self._changed:
+            self._idle += 1
+            while not self._pieces and not self._is_closed:
+                self._changed.wait()
+            batch = self._next_batch() if self._pieces else []
+            self._idle -= 1
+            return batch
 
-    def _ended(self, batch: list[Piece], alone: bool, run: "asyncio.Future[Ran]") -> None:
-        """Hand out a batch's outputs; of one that broke each request is run alone."""
-        self._running -= 1
-        error = run.exception()
-        if error is not None and not alone:  # one request's rows may have broken it
-            for job in {piece.job: None for piece in batch}:
-                self._start_batch([piece for piece in batch if piece.job is job], alone=True)
-            return
-        self._run_more()
-        if error is not None:
-            if not batch[0].job.done.done():
-                batch[0].job.done.set_exception(error)
-            return
-        self._count(batch, run.result())
-        _hand_out(batch, run.result().outputs, self._graph.width)
+    def _next_batch(self) -> list[Piece]:
+        """A batch with the longest piece of the request whose turn it is."""
+        self._jobs.rotate(-1)
+        longest = max(piece.length for piece in self._pieces if piece.job is self._jobs[-1])
+        budget = min(SHARE_TOKENS, max(1, self._waiting_tokens // self._idle))
+        budget = budget if self._idle > 1 else SHARE_TOKENS
+        start, end = shared(self._pieces, longest, budget, self._graph.pads)
+        batch = self._pieces[start:end]
+        del self._pieces[start:end]
+        for piece in batch:
+            piece.job.waiting -= 1
+            if not piece.job.waiting:
+                self._jobs.remove(piece.job)
+        self._waiting_tokens -= sum(piece.length for piece in batch)
+        return batch
+
+    def _ended(self, batch: list[Piece], ran: Ran) -> None:
+        """Hand out a batch's outputs, or what broke."""
+        if not any(isinstance(each, Exception) for each in ran.outputs):
+            self._count(batch, ran)
+        _hand_out(batch, ran.outputs, self._graph.width)
 
     def _count(self, batch: list[Piece], ran: Ran) -> None:
         lengths = [piece.length for piece in batch]
-        rate = self._threads * sum(lengths) / max(1e-6, ran.seconds)
+        rate = len(self._threads) * sum(lengths) / max(1e-6, ran.seconds)
         self._tokens_per_s += 0.1 * (rate - self._tokens_per_s)
         self._metrics.batch_ran(lengths, self._graph.pads)
         for job in {piece.job: None for piece in batch}:
             if not job.has_begun:
                 job.has_begun = True
                 self._metrics.queue_wait.observe(ran.began - job.since)
-
-    def _next_batch(self) -> list[Piece]:
-        """A batch with the longest piece of the request whose turn it is."""
-        self._jobs.rotate(-1)
-        longest = max(piece.length for piece in self._pieces if piece.job is self._jobs[-1])
-        idle = self._threads - self._running
-        budget = min(SHARE_TOKENS, self._waiting_tokens // idle) if idle > 1 else SHARE_TOKENS
-        start, end = shared(self._pieces, longest, budget, self._graph.pads)
-        batch = self._pieces[start:end]
-        del self._pieces[start:end]
-        for piece in batch:
-            self._start(piece.job)
-        self._waiting_tokens -= sum(piece.length for piece in batch)
-        return batch
-
-    def _start(self, job: Job) -> None:
-        job.waiting -= 1
-        if not job.waiting:
-            self._jobs.remove(job)
 
 
 @dataclass(frozen=True)
@@ -276,10 +281,28 @@ def _length(piece: Piece) -> int:
 
 
 def _run(graph: Graph, batch: list[Piece]) -> Ran:
-    """A batch, in the thread that calls."""
+    """A batch, in the thread that calls; of one that broke each request is run alone."""
     began = time.monotonic()
-    outputs = _outputs(graph, batch)
+    outputs: list[Outputs | Exception]
+    try:
+        outputs = [*_outputs(graph, batch)]
+    except BaseException as error:  # noqa: BLE001 – one request's rows may have broken it
+        outputs = _each_alone(graph, batch, error)
     return Ran(outputs, began, time.monotonic() - began)
+
+
+def _each_alone(
+    graph: Graph, batch: list[Piece], error: BaseException
+) -> list[Outputs | Exception]:
+    """The outputs of each piece; for pieces of a request that breaks alone, too, what broke."""
+    jobs = list({piece.job: None for piece in batch})
+    if len(jobs) == 1:
+        return [error if isinstance(error, Exception) else RuntimeError(repr(error))] * len(batch)
+    found: dict[Piece, Outputs | Exception] = {}
+    for job in jobs:
+        own = [piece for piece in batch if piece.job is job]
+        found |= dict(zip(own, _run(graph, own).outputs, strict=True))
+    return [found[piece] for piece in batch]
 
 
 def _outputs(graph: Graph, batch: list[Piece]) -> list[Outputs]:
@@ -300,10 +323,15 @@ def _part(job: Job, batch: list[Piece], places: list[int]) -> Encoded:
     return job.encoded.take(np.array([batch[place].index for place in places]))
 
 
-def _hand_out(batch: list[Piece], outputs: list[Outputs], width: int) -> None:
+def _hand_out(batch: list[Piece], outputs: list[Outputs | Exception], width: int) -> None:
     for piece, output in zip(batch, outputs, strict=True):
         job = piece.job
-        job.outputs[piece.index] = output
         job.unfinished -= 1
-        if not job.unfinished and not job.done.done():
+        if job.done.done():
+            continue
+        if isinstance(output, Exception):
+            job.done.set_exception(output)
+            continue
+        job.outputs[piece.index] = output
+        if not job.unfinished:
             job.done.set_result(of_pieces(job.outputs, width))
