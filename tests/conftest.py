@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tests.tiny import make_backbone, make_image_backbone
 
+from modelyard.core.artefacts import Dataset, Model
+
 collect_ignore = ["kill_training.py"]
 """A program that a test starts; to import it is to run it."""
 
@@ -20,6 +22,22 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_image_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small EfficientNet-Lite for images of 32 pixels."""
     return make_image_backbone(tmp_path_factory.mktemp("backbone") / "tiny-image")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Model:
+    """An untrained Model."""
+    from tests.small_models import untrained
+
+    return untrained(tmp_path_factory.mktemp("model"), tiny_backbone)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
+    """Rows whose labels are what the network says, so that it makes no mistake."""
+    from tests.small_models import right_rows
+
+    return right_rows(tmp_path_factory.mktemp("dataset"), model)
 
 
 @pytest.fixture(scope="session", autouse=True)

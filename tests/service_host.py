@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from modelyard import inputs, targets
 from modelyard.core.artefacts import ColumnState, ModelSpec
 from modelyard.core.project import Serve
-from modelyard.doors import release_info
+from modelyard.doors import RESOLVED, release_info
 from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
@@ -35,6 +35,12 @@ from modelyard.service.server import configuration, serve
 TEXT = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏"
 WORDS = TEXT.split()
 COLUMN = "text"
+SEAL = """
+import sys
+from pathlib import Path
+from modelyard.runtime import seal
+seal.sign(Path(sys.argv[1]))
+"""
 EXAMPLES = {
     "text": (
         {COLUMN: "the film was good and the plot is fine"},
@@ -274,6 +280,29 @@ def process(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
             yield running, running.stdout.readline().strip()
         finally:
             running.kill()
+
+
+def signed(folder: Path) -> Path:
+    """The release, signed as `serve` takes it."""
+    (folder / RESOLVED).write_text(
+        'name = "tiny"\n[data]\nrows = "rows.csv"\n[inputs]\ntext = "text"\n'
+        '[target]\ncolumn = "label"\n'
+    )
+    subprocess.run([sys.executable, "-c", SEAL, str(folder)], check=True)
+    return folder
+
+
+@contextmanager
+def serving(release: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`modelyard serve` on a signed release; gives the process and its URL."""
+    words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", "0", *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            yield parent, parent.stdout.readline().split()[1]
+        finally:
+            parent.kill()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import onnx
 import pyarrow.parquet as pq
 import pytest
 from onnx import numpy_helper
-from tests.small_models import TEXTS, WINDOW, lively, made, right_rows, untrained
+from tests.small_models import TEXTS, WINDOW, lively, made
 from tests.tiny import pieces_of
 
 from modelyard import inputs, targets
@@ -169,18 +169,6 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path, tiny_backbone: Pa
         for word in (b"/tmp", b"/home", b"/usr", str(Path.home()).encode())
         if word in (here / "fp32.onnx").read_bytes()
     ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Model:
-    """An untrained Model."""
-    return untrained(tmp_path_factory.mktemp("model"), tiny_backbone)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
-    """Rows whose labels are what the network says, so that it makes no mistake."""
-    return right_rows(tmp_path_factory.mktemp("dataset"), model)
 
 
 def test_int8_is_released_where_it_loses_little(

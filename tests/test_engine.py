@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tests.service_host import COLUMN, open_runtime, process, write_release
-from tests.small_models import TEXTS, made, right_rows, untrained
+from tests.service_host import COLUMN, open_runtime, serving, signed, write_release
+from tests.small_models import TEXTS, made
 
 from modelyard.core.artefacts import Dataset, Model, ModelSpec
 from modelyard.core.events import Decided
@@ -19,7 +19,8 @@ from modelyard.runtime.graph import Graph
 from modelyard.runtime.runtime import Runtime
 from modelyard.stages import engines
 
-pytest.importorskip("openvino")
+pytest.importorskip("openvino")  # the environment of `make test` has it
+RUN = engine.OpenVino.run
 ROWS = [{COLUMN: text} for text in ("good film", "dull", "a b c good bad", "the plot was fine")]
 
 
@@ -27,16 +28,6 @@ ROWS = [{COLUMN: text} for text in ("good film", "dull", "a b c good bad", "the 
 def every_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(engine.VARIABLE)
     yield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Model:
-    return untrained(tmp_path_factory.mktemp("model"), tiny_backbone)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Dataset:
-    return right_rows(tmp_path_factory.mktemp("dataset"), model)
 
 
 @pytest.fixture
@@ -89,7 +80,16 @@ def test_the_quicker_engine_is_taken_and_told(
         assert decided.choice == wanted and f"{speed:.2f} ×" in decided.why
 
 
-def test_an_engine_that_says_something_else_or_breaks_is_not_taken(
+FAULTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "says something else": (engine.OpenVino, "run", lambda self, arrays: -RUN(self, arrays)),
+    "says nothing": (engine.OpenVino, "run", lambda self, arrays: RUN(self, arrays)[:0]),
+    "loses more than a rung may": (engines, "loss_of", lambda own, found: 0.02),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_engine_that_is_at_fault_is_not_taken(
+    fault: str,
     tmp_path: Path,
     model: Model,
     dataset: Dataset,
@@ -97,24 +97,7 @@ def test_an_engine_that_says_something_else_or_breaks_is_not_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     timed(2.0)
-    run = engine.OpenVino.run
-    for broken in (lambda outputs: -outputs, lambda outputs: outputs[:0]):
-        monkeypatch.setattr(
-            engine.OpenVino, "run", lambda self, arrays, broken=broken: broken(run(self, arrays))
-        )
-        result = made(tmp_path / str(id(broken)), model, dataset, target="fp32")
-        assert Model(result.folder).spec.engine == "onnxruntime"
-
-
-def test_an_engine_that_loses_more_than_a_rung_may_is_not_taken(
-    tmp_path: Path,
-    model: Model,
-    dataset: Dataset,
-    timed: Callable[[float], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    timed(2.0)
-    monkeypatch.setattr(engines, "loss_of", lambda own, found: 0.02)
+    monkeypatch.setattr(*FAULTS[fault])
     result = made(tmp_path, model, dataset, target="fp32")
     assert Model(result.folder).spec.engine == "onnxruntime"
 
@@ -125,32 +108,34 @@ def test_it_is_checked_again_at_start_up(
     folder = with_openvino(tmp_path / "release")
     plain = Graph(folder / "model.onnx")
 
-    def serving() -> tuple[Runtime, str]:
+    def started() -> tuple[Runtime, str]:
         runtime = open_runtime(folder)
         return engine_check.as_quick_here(runtime, lambda: plain, lambda: runtime.encode(ROWS))
 
     timed(1.1)
-    runtime, told = serving()
+    runtime, told = started()
     assert (runtime.graph.engine, told) == ("openvino", "")
     assert scores(runtime) == pytest.approx(scores(open_runtime(folder)), abs=1e-4)
     timed(0.5)
-    runtime, told = serving()
+    runtime, told = started()
     assert runtime.graph is plain and "it does 0.50 × the rows a second" in told
     monkeypatch.setenv(engine.VARIABLE, "onnxruntime")
-    runtime, told = serving()
+    runtime, told = started()
     assert runtime.graph is plain and "it is not installed here" in told
 
 
-@pytest.mark.parametrize("allowed", ["onnxruntime", "onnxruntime,openvino"])
-def test_serve_answers_with_what_there_is(
-    allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_serve_tells_that_another_engine_serves_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(engine.VARIABLE, allowed)
-    folder = with_openvino(tmp_path / "release")
-    with process(folder) as (_, url):
+    monkeypatch.setenv(engine.VARIABLE, "onnxruntime")
+    folder = signed(with_openvino(tmp_path / "release"))
+    with serving(folder) as (running, url):
         reply = httpx.post(
             f"{url}/v1/models/tiny/predict", json={"rows": ROWS}, timeout=20, trust_env=False
         )
+        running.terminate()
+        assert running.stderr is not None
+        assert "openvino, and it is not installed here: ONNX Runtime" in running.stderr.read()
     found = [each["scores"]["good"] for each in reply.json()["predictions"]]
     assert found == pytest.approx(scores(open_runtime(folder)), abs=1e-4)
 

@@ -5,47 +5,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.service_host import COLUMN, write_release
+from tests.service_host import COLUMN, serving, signed, write_release
 
-SEAL = """
-import sys
-from pathlib import Path
-from modelyard.runtime import seal
-seal.sign(Path(sys.argv[1]))
-"""
 PREDICT = "/v1/models/tiny/predict"
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A signed release, as `serve` takes it."""
-    from modelyard.doors import RESOLVED
-
-    folder = write_release(tmp_path_factory.mktemp("made") / "release")
-    (folder / RESOLVED).write_text(
-        'name = "tiny"\n[data]\nrows = "rows.csv"\n[inputs]\ntext = "text"\n'
-        '[target]\ncolumn = "label"\n'
-    )
-    subprocess.run([sys.executable, "-c", SEAL, str(folder)], check=True)
-    return folder
-
-
-@contextmanager
-def crew(release: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", "0", *options]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as parent:
-        try:
-            assert parent.stdout is not None
-            yield parent, parent.stdout.readline().split()[1]
-        finally:
-            parent.kill()
+    return signed(write_release(tmp_path_factory.mktemp("made") / "release"))
 
 
 def ask(url: str, rows: int = 1) -> httpx.Response:
@@ -78,11 +51,11 @@ def is_running(process: int) -> bool:
 
 
 def test_workers_answer_at_one_address_and_count_together(release: Path) -> None:
-    with crew(release, "--workers", "2") as (parent, url):
+    with serving(release, "--workers", "2") as (parent, url):
         assert len(children(parent.pid)) == 2
         assert all(ask(url).status_code == 200 for _ in range(24))  # a connection each
         assert metric(url, "modelyard_rows_total") == 24
-        assert metric(url, "modelyard_admitted_rows") == 0
+        until(lambda: metric(url, "modelyard_admitted_rows") == 0)  # told by each twice a second
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(30) == 0
         assert parent.stderr is not None
@@ -90,7 +63,7 @@ def test_workers_answer_at_one_address_and_count_together(release: Path) -> None
 
 
 def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(release: Path) -> None:
-    with crew(release, "--workers", "2") as (parent, url):
+    with serving(release, "--workers", "2") as (parent, url):
         assert ask(url, 3).status_code == 200
         first = children(parent.pid)
         victim = min(first)
@@ -101,7 +74,7 @@ def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(release: Path)
 
 
 def test_workers_end_with_a_parent_that_is_killed(release: Path) -> None:
-    with crew(release, "--workers", "2") as (parent, url):
+    with serving(release, "--workers", "2") as (parent, url):
         own = children(parent.pid)
         parent.kill()
         until(lambda: not any(map(is_running, own)))
@@ -138,7 +111,7 @@ def test_a_release_that_cannot_be_served_is_told_once(release: Path, tmp_path: P
 
 
 def test_another_crew_is_refused_where_one_listens(release: Path) -> None:
-    with crew(release, "--workers", "2") as (_, url):
+    with serving(release, "--workers", "2") as (_, url):
         port = url.rpartition(":")[2]
         words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", port]
         done = subprocess.run(

@@ -336,16 +336,13 @@ def serve_release(
 
 
 def _examples(runtime: Runtime) -> Encoded:
-    """Rows to look at where there are no others; texts are of several lengths."""
+    """Rows to look at where there are no others."""
     from modelyard import inputs
 
-    values = {}
-    for each in runtime.spec.columns:
-        example = inputs.find(each.kind).example()
-        times = range(1, EXAMPLE_ROWS + 1)
-        is_text = each.kind == "text"
-        values[each.column] = [" ".join([example] * n) if is_text else example for n in times]
-    return runtime.columns.encode(values)
+    sources = runtime.spec.columns
+    return runtime.columns.encode(
+        {each.column: [inputs.find(each.kind).example()] * EXAMPLE_ROWS for each in sources}
+    )
 
 
 def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":

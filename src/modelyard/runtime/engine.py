@@ -87,8 +87,6 @@ class OpenVino:
 
 
 ENGINES: dict[str, Callable[[Path, int], Engine]] = {ONNX_RUNTIME: OnnxRuntime, OPENVINO: OpenVino}
-
-
 VARIABLE = "MODELYARD_ENGINES"
 """In the environment: the names of those that may be used, with commas; all where it is not set."""
 

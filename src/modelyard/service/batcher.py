@@ -185,8 +185,8 @@ class Batcher:
         """A batch with the longest piece of the request whose turn it is."""
         self._jobs.rotate(-1)
         longest = max(piece.length for piece in self._pieces if piece.job is self._jobs[-1])
-        budget = min(SHARE_TOKENS, max(1, self._waiting_tokens // self._idle))
-        budget = budget if self._idle > 1 else SHARE_TOKENS
+        share = self._waiting_tokens // self._idle if self._idle > 1 else SHARE_TOKENS
+        budget = min(SHARE_TOKENS, share)
         start, end = shared(self._pieces, longest, budget, self._graph.pads)
         batch = self._pieces[start:end]
         del self._pieces[start:end]
