@@ -43,7 +43,9 @@ def _round(factor: float = 1.0) -> Round:
         },
         over_http={
             **{name: _over_http(80.0, 400.0, name) for name in peers},
-            OURS: _over_http(450.0 * factor, 20.0, *peers),
+            OURS: replace(
+                _over_http(450.0 * factor, 20.0, *peers), together_rows_per_s=810.0 * factor
+            ),
         },
     )
 
@@ -64,6 +66,8 @@ def test_figures_are_ratios_of_each_round_and_their_median() -> None:
     assert ceiling.value == pytest.approx(0.99) and ceiling.holds
     served = found["Films: HTTP with 32 clients over the engine"]
     assert served.value == pytest.approx(0.5) and not served.holds
+    together = found["Films: HTTP with 32 clients over the engine, 8 rows a request"]
+    assert together.value == pytest.approx(0.9) and together.holds
     one = found["Films: one row at a time, p50 through HTTP over the engine's"]
     assert one.value == pytest.approx(3.0) and not one.holds
     lost = found["Films: accuracy lost by int8"]
@@ -93,7 +97,7 @@ def test_a_peer_that_was_not_measured_has_no_figure() -> None:
         OURS: InProcess(900.0, 2.0)
     })  # fmt: skip
     names = [each.name for each in figures(_measured(only))]
-    assert len(names) == 3 and not any("pipeline" in name for name in names)
+    assert len(names) == 4 and not any("pipeline" in name for name in names)
     assert SERVED["mlflow"].title not in page([_measured(only)], [], "make bench-peers")
 
 

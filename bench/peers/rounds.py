@@ -14,9 +14,10 @@ from bench.peers import environments
 from bench.peers.catalogue import IN_PROCESS, OURS, SERVED, Engine, Server
 from bench.peers.running import Running, running
 from modelyard.checks.latency import quantile
-from modelyard.service.load import Load, ask, offer
+from modelyard.service.load import Load, Request, ask, offer
 
 CLIENTS = 32
+ROWS_TOGETHER = 8
 CHECKED_TEXTS = 16
 
 
@@ -58,6 +59,8 @@ class OverHttp:
     offered_p99_ms: dict[str, float]
     unanswered: int
     """Requests refused or lost, at any load."""
+    together_rows_per_s: float = 0.0
+    """With several rows a request, where that was measured."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ def _server(server: Server, job: Job, seconds: float, offers: Mapping[str, float
         _refuse_others(up, job)
         request = up.request(job.texts)
         top, one = ask(request, CLIENTS, seconds), ask(request, 1, seconds / 2)
+        together = _together(up, job, seconds) if server.name == OURS else 0.0
         rates = dict(offers) or {server.name: half_load(top.rows_per_s)}
         offered = {name: offer(request, rate, seconds) for name, rate in rates.items()}
     return OverHttp(
@@ -135,7 +139,20 @@ def _server(server: Server, job: Job, seconds: float, offers: Mapping[str, float
         offered=rates,
         offered_p99_ms={name: _ms(load, 99) for name, load in offered.items()},
         unanswered=sum(load.refused + load.lost for load in (top, one, *offered.values())),
+        together_rows_per_s=together,
     )
+
+
+def _together(up: Running, job: Job, seconds: float) -> float:
+    """Rows a second where each request brings several."""
+    starts = range(0, len(job.texts) - ROWS_TOGETHER + 1, ROWS_TOGETHER)
+    several = [
+        {"rows": [{"text": text} for text in job.texts[start : start + ROWS_TOGETHER]]}
+        for start in starts
+    ]
+    bodies = [json.dumps(each).encode() for each in several]
+    load = ask(Request.to(up.url, up.path, bodies), CLIENTS, seconds)
+    return ROWS_TOGETHER * load.rows_per_s
 
 
 def _refuse_others(up: Running, job: Job) -> None:
