@@ -1,0 +1,81 @@
+"""The ledger: what is reserved and settled is exact, on both databases."""
+
+import asyncio
+import secrets
+
+import pytest
+from sqlalchemy import Engine, func, select
+from tests.ledgers import engine, postgres, url  # noqa: F401
+
+from modelyard.core.errors import LimitReached, RequestRepeated
+from modelyard.ledger import customers, schema
+from modelyard.ledger.database import now_ms, reading
+from modelyard.ledger.entries import Claim, Demand, Entry, Kept, Record, Repeat, Reservation
+from modelyard.ledger.ledger import Ledger
+from modelyard.ledger.limits import Limit, Usage
+
+
+def record(usage: Usage, **other: object) -> Record:
+    told = {
+        "id": secrets.token_hex(8), "at_ms": now_ms(), "organisation_id": "o", "project_id": "p",
+        "key_id": "k", "release": "tiny", "version": "3", "route": "/v1", "outcome": "answered",
+        "status": 200, "latency_us": 1000, "queue_us": 10,
+    }  # fmt: skip
+    return Record(usage=usage, **(told | other))
+
+
+def demand(limit: Limit, amount: int) -> Demand:
+    return Demand(limit, limit.window_s(1000.0), amount, 1)
+
+
+@pytest.fixture
+def limit(engine: Engine) -> Limit:
+    org = customers.add_organisation(engine, "acme")
+    return customers.set_limit(engine, "organisation", org["id"], "rows", 100)
+
+
+def test_concurrent_requests_never_pass_a_budget(engine: Engine, limit: Limit) -> None:
+    ledgers = [Ledger(engine) for _ in range(3)]
+
+    async def one(number: int) -> bool:
+        ledger = ledgers[number % 3]
+        try:
+            held = await ledger.reserve(Claim((demand(limit, 1),)))
+        except LimitReached:
+            return False
+        await asyncio.sleep(0)
+        await ledger.settle(Entry(record(Usage(rows=1)), held))
+        return True
+
+    async def all_of_them() -> list[bool]:
+        return await asyncio.gather(*(one(n) for n in range(200)))
+
+    answered = asyncio.run(all_of_them())
+    for ledger in ledgers:
+        ledger.close()
+    assert sum(answered) == 100
+    with reading(engine) as connection:
+        assert connection.execute(select(func.sum(schema.records.c.rows))).scalar() == 100
+        assert connection.execute(select(func.sum(schema.rollups.c.rows))).scalar() == 100
+        assert connection.execute(select(schema.counters.c.used)).scalar() == 100
+        assert not connection.execute(select(schema.workers)).all()
+
+
+def test_a_repeated_request_gets_the_first_answer_and_counts_once(engine: Engine) -> None:
+    ledger = Ledger(engine)
+    repeat = Repeat("p", "once", b"1" * 32)
+
+    async def run() -> None:
+        held = await ledger.reserve(Claim((), repeat))
+        assert isinstance(held, Reservation)
+        with pytest.raises(RequestRepeated, match="is being answered"):
+            await ledger.reserve(Claim((), repeat))
+        await ledger.settle(Entry(record(Usage(rows=2)), held, Kept(200, "{}", b"first")))
+        assert await ledger.reserve(Claim((), repeat)) == Kept(200, "{}", b"first")
+        with pytest.raises(RequestRepeated, match="stands for another"):
+            await ledger.reserve(Claim((), Repeat("p", "once", b"2" * 32)))
+
+    asyncio.run(run())
+    ledger.close()
+    with reading(engine) as connection:
+        assert connection.execute(select(func.sum(schema.rollups.c.rows))).scalar() == 2
