@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from modelyard.ledger.database import opened
-from modelyard.ledger.schema import TABLES
+from modelyard.ledger.revisions import ready
 
 KINDS = ("sqlite", "postgresql")
 
@@ -43,7 +43,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def engine(url: str) -> Iterator[Engine]:
     """A ledger's database with its tables."""
-    made = opened(url)
-    TABLES.create_all(made)
+    made = ready(opened(url))
     yield made
     made.dispose()

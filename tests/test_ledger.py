@@ -8,11 +8,12 @@ from sqlalchemy import Engine, func, select
 from tests.ledgers import engine, postgres, url  # noqa: F401
 
 from modelyard.core.errors import LimitReached, RequestRepeated
-from modelyard.ledger import customers, schema
-from modelyard.ledger.database import now_ms, reading
+from modelyard.ledger import customers, schema, usage
+from modelyard.ledger.database import now_ms, reading, tables
 from modelyard.ledger.entries import Claim, Demand, Entry, Kept, Record, Repeat, Reservation
 from modelyard.ledger.ledger import Ledger
 from modelyard.ledger.limits import Limit, Usage
+from modelyard.ledger.revisions import move
 
 
 def record(usage: Usage, **other: object) -> Record:
@@ -79,3 +80,39 @@ def test_a_repeated_request_gets_the_first_answer_and_counts_once(engine: Engine
     ledger.close()
     with reading(engine) as connection:
         assert connection.execute(select(func.sum(schema.rollups.c.rows))).scalar() == 2
+
+
+def test_the_tables_go_forward_and_back_and_are_those_of_the_code(engine: Engine) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert not compare_metadata(context, schema.TABLES)
+    move(engine, "base")
+    assert tables(engine) == {"alembic_version"}
+    move(engine)
+    assert schema.TABLES.tables.keys() <= tables(engine)
+
+
+def test_roll_ups_can_be_checked_and_added_up_anew(engine: Engine) -> None:
+    ledger = Ledger(engine)
+
+    async def run() -> None:
+        for hour in range(3):
+            at_ms = 1_700_000_000_000 + hour * 3_600_000
+            for rows in (1, 5):
+                await ledger.settle(Entry(record(Usage(rows=rows, tokens=7), at_ms=at_ms)))
+
+    asyncio.run(run())
+    ledger.close()
+    assert not usage.differences(engine)
+    whole = usage.Period(0, 2**40)
+    [total] = usage.used(engine, whole, by=["organisation_id"])
+    assert (total["requests"], total["rows"], total["tokens"]) == (6, 18, 42)
+    with engine.begin() as connection:
+        connection.execute(schema.rollups.update().values(rows=schema.rollups.c.rows + 1))
+    assert len(usage.differences(engine)) == 3
+    usage.rebuild(engine)
+    assert not usage.differences(engine)
+    assert usage.used(engine, whole, by=["organisation_id"]) == [total]

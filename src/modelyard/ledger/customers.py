@@ -46,9 +46,7 @@ def add_organisation(engine: Engine, name: str) -> Row:
 def add_project(engine: Engine, organisation: str, name: str, scope: Scope = EVERYBODY) -> Row:
     """A new project of an organisation; raises UnknownName, SettingInvalid."""
     owner = find(engine, "organisation", organisation, scope)["id"]
-    return _added(
-        engine, "project", {"id": new_id("prj"), "organisation_id": owner, "name": name}
-    )
+    return _added(engine, "project", {"id": new_id("prj"), "organisation_id": owner, "name": name})
 
 
 def add_user(
@@ -169,7 +167,9 @@ def set_limit(
         ("period", period, PERIODS),
     ):
         if given not in known:
-            raise SettingInvalid(f"The {word} of a limit is one of {', '.join(known)}; got {given!r}.")
+            raise SettingInvalid(
+                f"The {word} of a limit is one of {', '.join(known)}; got {given!r}."
+            )
     if not 0 <= amount < 2**62:
         raise SettingInvalid(f"The amount of a limit is a whole number from 0; got {amount}.")
     if (measure == "at_once") is not (period == "ever") and measure == "at_once":
@@ -251,9 +251,13 @@ def _row(connection: Connection, kind: str, name: str, scope: Scope) -> Row:
     by_id = select(table).where(table.c.id == name, within)
     found = connection.execute(by_id).mappings().all()
     if not found and kind != "key":
-        found = connection.execute(select(table).where(table.c.name == name, within)).mappings().all()
+        found = (
+            connection.execute(select(table).where(table.c.name == name, within)).mappings().all()
+        )
     if len(found) != 1:
-        reason = f"there are {len(found)} of that name; give its id" if found else "see those listed"
+        reason = (
+            f"there are {len(found)} of that name; give its id" if found else "see those listed"
+        )
         raise UnknownName(f"There is no one {kind} {name[:80]!r} here; {reason}.")
     return dict(found[0])
 
@@ -266,9 +270,7 @@ def _within(kind: str, scope: Scope) -> Any:
     if scope.organisation_id is not None:
         conditions.append(table.c[own] == scope.organisation_id)
     if scope.project_id is not None and kind in ("project", "key"):
-        conditions.append(
-            table.c["id" if kind == "project" else "project_id"] == scope.project_id
-        )
+        conditions.append(table.c["id" if kind == "project" else "project_id"] == scope.project_id)
     return and_(True, *conditions)
 
 

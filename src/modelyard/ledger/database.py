@@ -128,5 +128,7 @@ def version(engine: Engine) -> str | None:
     if "alembic_version" not in tables(engine):
         return None
     with reading(engine) as connection:
-        found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        found: str | None = connection.execute(
+            text("SELECT version_num FROM alembic_version")
+        ).scalar()
     return found
