@@ -267,6 +267,14 @@ def test_the_queue_is_bounded_but_takes_any_single_request() -> None:
     assert isinstance(ended[2], ServiceBusy)
 
 
+def test_who_would_wait_too_long_is_refused_and_a_large_request_keeps_no_small_one_out() -> None:
+    """At first a graph is thought to do 10,000 tokens a second, and two seconds may wait."""
+    large, small = [[1] * 400] * 100, [[1] * 500]
+    ended = outcomes(Broken(), [large, *[small] * 60])
+    refused = [isinstance(each, ServiceBusy) for each in ended]
+    assert refused == [False] * 39 + [True] * 22  # 512 tokens of the large one, and 38 times 500
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_finishes_what_is_in_flight_and_ends_with_0(
     folder: Path, stop: signal.Signals

@@ -58,6 +58,7 @@ class Admission:
     async def predict(self, rows: Sequence[Row]) -> tuple[list[Answer], Usage]:
         """Answers for rows, in their order; raises BadInput and ServiceBusy."""
         check_limits(rows, self._limits, self._runtime.columns.words)
+        self._batcher.refuse_if_full()  # before any work is done for them
         with self.admitted(len(rows)) as ticket:
             encoded, pools = await self._encoder.encoded(rows)
             outputs = await self._batcher.outputs(encoded)

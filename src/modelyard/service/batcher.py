@@ -30,6 +30,9 @@ from modelyard.service.metrics import Metrics
 
 Outputs = NDArray[np.float32]
 MOST_PIECES = 256
+MOST_WAIT_SECONDS = 2.0
+"""What would wait longer for its first batch is better told at once to come again."""
+LEAST_AHEAD_TOKENS = 2048
 CALL_TOKENS = 30
 """What a call of the graph costs beside its tokens; this and the next two for MiniLM in 8 bits."""
 PLACE = 0.1
@@ -46,9 +49,15 @@ class Job:
     outputs: list[Outputs]
     done: asyncio.Future[PieceOutputs]
     waiting: int
+    waiting_tokens: int
     unfinished: int
     since: float = field(default_factory=time.monotonic)
     has_begun: bool = False
+
+    @property
+    def ahead_tokens(self) -> int:
+        """What it computes before it is another's turn, at most."""
+        return min(self.waiting_tokens, SHARE_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ class Batcher:
         self._jobs: deque[Job] = deque()
         self._pieces: list[Piece] = []
         self._waiting_tokens = 0
+        self._ahead_tokens = 0
         self._number = 0
         self._tokens_per_s = 10_000.0
         self._idle = 0
@@ -116,6 +126,17 @@ class Batcher:
         """About how long what waits now will take, in whole seconds from 1 to 60."""
         return min(60, max(1, round(self._waiting_tokens / self._tokens_per_s)))
 
+    def refuse_if_full(self, tokens: int = 1) -> None:
+        """Raise ServiceBusy where so many tokens more would wait too long, or be too many."""
+        ahead = self._ahead_tokens + min(tokens, SHARE_TOKENS)
+        is_late = ahead > max(LEAST_AHEAD_TOKENS, MOST_WAIT_SECONDS * self._tokens_per_s)
+        if self._pieces and (is_late or self._waiting_tokens + tokens > self._most_waiting_tokens):
+            raise ServiceBusy(
+                f"The service has {self._waiting_tokens:,} tokens of {len(self._jobs):,} other "
+                "requests waiting, and takes no more for now; send the request again a little "
+                "later."
+            )
+
     def close(self) -> None:
         """Let go of the threads."""
         with self._changed:
@@ -129,20 +150,16 @@ class Batcher:
         count = len(encoded.lengths)
         loop = asyncio.get_running_loop()
         none = np.empty(0, np.float32)
-        job = Job(encoded, [none] * count, loop.create_future(), waiting=count, unfinished=count)
+        job = Job(encoded, [none] * count, loop.create_future(), count, tokens, count)
         with self._changed:
-            if self._pieces and self._waiting_tokens + tokens > self._most_waiting_tokens:
-                raise ServiceBusy(
-                    f"The service has {self._waiting_tokens:,} tokens of other requests waiting, "
-                    f"and takes {self._most_waiting_tokens:,}; send the request again a little "
-                    "later."
-                )
+            self.refuse_if_full(tokens)
             for index, length in enumerate(encoded.lengths.tolist()):
                 self._number += 1
                 piece = Piece(job, index, length, self._number)
                 insort(self._pieces, piece, key=lambda piece: piece.order)
             self._jobs.append(job)
             self._waiting_tokens += tokens
+            self._ahead_tokens += job.ahead_tokens
         if not self._is_due:  # after all that join in this turn of the loop
             self._is_due = True
             loop.call_soon(self._wake)
@@ -152,9 +169,9 @@ class Batcher:
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
-                gone = sum(piece.length for piece in self._pieces if piece.job is job)
                 self._pieces = [piece for piece in self._pieces if piece.job is not job]
-                self._waiting_tokens -= gone
+                self._waiting_tokens -= job.waiting_tokens
+                self._ahead_tokens -= job.ahead_tokens
 
     def _wake(self) -> None:
         self._is_due = False
@@ -191,11 +208,18 @@ class Batcher:
         batch = self._pieces[start:end]
         del self._pieces[start:end]
         for piece in batch:
-            piece.job.waiting -= 1
-            if not piece.job.waiting:
-                self._jobs.remove(piece.job)
-        self._waiting_tokens -= sum(piece.length for piece in batch)
+            self._take(piece)
         return batch
+
+    def _take(self, piece: Piece) -> None:
+        job = piece.job
+        self._waiting_tokens -= piece.length
+        self._ahead_tokens -= job.ahead_tokens
+        job.waiting_tokens -= piece.length
+        self._ahead_tokens += job.ahead_tokens
+        job.waiting -= 1
+        if not job.waiting:
+            self._jobs.remove(job)
 
     def _ended(self, batch: list[Piece], ran: Ran) -> None:
         """Hand out a batch's outputs, or what broke."""
