@@ -5,7 +5,6 @@ import secrets
 
 import pytest
 from sqlalchemy import Engine, func, select
-from tests.ledgers import engine, postgres, url  # noqa: F401
 
 from modelyard.core.errors import LimitReached, RequestRepeated
 from modelyard.ledger import customers, schema, usage

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,14 @@ from modelyard.runtime.engine_check import as_quick_here
 from modelyard.runtime.graph import Graph
 from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
-from modelyard.runtime.signing_key import own_key
+from modelyard.runtime.signing_key import config_folder, own_key
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from modelyard.core.stages import RowFacts
     from modelyard.data.files import Record
+    from modelyard.service.metering import Meter
     from modelyard.service.release_info import Column, ReleaseInfo
 
 STORE = ".modelyard"
@@ -313,10 +317,12 @@ def serve_release(
     threads: int | None = None,
     is_shared: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
+    database: str | None = None,
 ) -> None:
     """Verify and open a release and serve it until stopped; `ready` gets its address.
 
-    `tell` gets a sentence where another engine serves than the release was made with.
+    `tell` gets a sentence where another engine serves than the release was made with. With a
+    `database` each request needs a key and is counted there; None asks nobody for one.
     """
     from modelyard.service.app import create_app
     from modelyard.service.server import serve
@@ -331,8 +337,46 @@ def serve_release(
     if told:
         tell(told)
     limits = read_project(folder / RESOLVED).serve
-    app = create_app(runtime, release_info(folder, runtime), limits)
-    serve(app, host, port, ready, is_shared=is_shared)
+    info = release_info(folder, runtime)
+    with metered(database) as meter:
+        app = create_app(runtime, info, limits, meter)
+        serve(app, host, port, ready, is_shared=is_shared)
+
+
+@contextmanager
+def metered(database: str | None) -> "Iterator[Meter | None]":
+    """The meter that counts in a database, or None where there is none."""
+    if database is None:
+        yield None
+        return
+    from modelyard.ledger.directory import Directory
+    from modelyard.ledger.ledger import Ledger
+    from modelyard.service.metering import Meter
+
+    engine = ledger_database(database)
+    directory, ledger = Directory(engine), Ledger(engine)
+    try:
+        yield Meter(directory, ledger)
+    finally:
+        directory.close()
+        ledger.close()
+        engine.dispose()
+
+
+def ledger_url(given: str | None) -> str:
+    """The URL of the ledger's database: the one given, or where it is if none is."""
+    from modelyard.ledger.database import default_url
+
+    return given or default_url(config_folder())
+
+
+def ledger_database(url: str | None) -> "Engine":
+    """The ledger's database with its tables, made where there are none."""
+    from modelyard.ledger.database import opened
+    from modelyard.ledger.revisions import ready
+
+    config_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    return ready(opened(ledger_url(url)))
 
 
 def _examples(runtime: Runtime) -> Encoded:

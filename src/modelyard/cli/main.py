@@ -23,6 +23,7 @@ COMMANDS = (
         "bench",
         "candidates",
     ),
+    *("customer", "key", "limit", "usage"),
     *("samples", "backbones"),
 )
 

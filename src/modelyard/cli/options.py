@@ -53,3 +53,13 @@ def add_candidates(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="what `modelyard candidates` made (default: the release's own candidates)",
     )
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """The ledger's database."""
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="the ledger: sqlite:///FILE or postgresql://… (default: $MODELYARD_DATABASE, or a "
+        "file of SQLite beside your keys)",
+    )

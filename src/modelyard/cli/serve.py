@@ -3,13 +3,17 @@
 import argparse
 import sys
 
-from modelyard.cli.options import add_candidates, add_release
+from modelyard.cli.options import add_candidates, add_database, add_release
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `serve`."""
     add_release(parser)
     add_candidates(parser)
+    add_database(parser)
+    parser.add_argument(
+        "--dev", action="store_true", help="ask for no key and count nothing; this machine only"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     parser.add_argument(
@@ -27,6 +31,7 @@ def main(options: argparse.Namespace) -> int:
     from modelyard.service.workers import check, end_with_parent, is_worker
 
     check(options.workers)
+    database = _database(options)
     if options.workers > 1 and not is_worker():
         return _together(options)
     if is_worker():
@@ -43,8 +48,30 @@ def main(options: argparse.Namespace) -> int:
         threads=_threads(options),
         is_shared=is_worker(),
         tell=_tell,
+        database=database,
     )
     return 0
+
+
+def _database(options: argparse.Namespace) -> str | None:
+    """The ledger's URL; None with --dev, which is for this machine alone."""
+    import ipaddress
+
+    from modelyard.core.errors import SettingInvalid
+    from modelyard.doors import ledger_url
+
+    if not options.dev:
+        return ledger_url(options.database)
+    try:
+        is_own = options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback
+    except ValueError:
+        is_own = False
+    if not is_own or options.database:
+        raise SettingInvalid(
+            "--dev asks nobody for a key and counts nothing, so it serves this machine alone; "
+            "leave out --host and --database, or leave out --dev and give out keys."
+        )
+    return None
 
 
 def _together(options: argparse.Namespace) -> int:
@@ -57,8 +84,10 @@ def _together(options: argparse.Namespace) -> int:
         "--host": options.host,
         "--workers": options.workers,
         "--threads": options.threads,
+        "--database": options.database,
     }
     words = [word for name, value in given.items() if value for word in (name, str(value))]
+    words += ["--dev"] if options.dev else []
     command = [sys.executable, "-m", "modelyard", "serve", *words]
     # one release for all of them, also for those that are started later
     command.append(str(release_folder(options.release).resolve()))

@@ -14,7 +14,7 @@ from modelyard.core.errors import SettingInvalid, UnknownName
 from modelyard.ledger import schema
 from modelyard.ledger.database import inserting, now_ms, reading, writing
 from modelyard.ledger.keys import NewKey, new_id, new_key
-from modelyard.ledger.limits import MEASURES, PERIODS, SUBJECTS, Limit, Measure, Period
+from modelyard.ledger.limits import MEASURES, PERIODS, SUBJECTS, Limit, Measure
 from modelyard.ledger.roles import USER_ROLES, Role
 
 GENERATION = "generation"

@@ -70,8 +70,9 @@ def _begin(connection: Connection) -> None:
 
 def inserting(engine: Engine, table: Any) -> Upsert:
     """An insert that may say what happens where the row is there already."""
-    own = postgresql if engine.dialect.name == POSTGRESQL else sqlite
-    return own.insert(table)
+    if engine.dialect.name == POSTGRESQL:
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 @contextmanager

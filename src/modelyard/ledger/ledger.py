@@ -247,8 +247,8 @@ def let_go(connection: Connection, worker: str, beat: int | None = None) -> None
     connection.execute(delete(schema.answers).where(schema.answers.c.worker == worker))
 
 
-class _GivenUp(Exception):  # noqa: N818
-    """This worker has been struck off."""
+class _GivenUp(Exception):
+    """The worker that writes has been struck off."""
 
 
 _TICK = Waiting(Entry(None))

@@ -6,16 +6,18 @@ settled on completion, so metering has one choke-point.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelyard.core.errors import RequestInvalid, RequestTooLarge, ServiceBusy
 from modelyard.core.project import Serve
-from modelyard.runtime.encoded import RowOutputs, TokenOutputs, of_rows
+from modelyard.ledger.limits import Usage
+from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
 from modelyard.runtime.runtime import Answer, Pools, Runtime
 from modelyard.service.batcher import Batcher
 from modelyard.service.bodies import off_loop
 from modelyard.service.encoder import Encoder
+from modelyard.service.metering import Visit
 from modelyard.service.metrics import Metrics
 
 Row = Mapping[str, Any]
@@ -24,14 +26,6 @@ MOST_REQUESTS_ROWS = 8
 MOST_WAITING_TOKENS = 1 << 18
 BYTES_IN_JSON = 20
 """About what a score takes in an answer."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a request has used."""
-
-    rows: int
-    tokens: int
 
 
 @dataclass
@@ -45,8 +39,11 @@ class Ticket:
 class Admission:
     """Takes rows in, within the limits, and gives their answers and what they used."""
 
-    def __init__(self, runtime: Runtime, limits: Serve, metrics: Metrics):
+    def __init__(
+        self, runtime: Runtime, limits: Serve, metrics: Metrics, images: Sequence[str] = ()
+    ):
         self._runtime = runtime
+        self._images = images
         self._limits = limits
         self._metrics = metrics
         self._most_rows = MOST_REQUESTS_ROWS * limits.max_rows
@@ -55,17 +52,31 @@ class Admission:
         self._encoder = Encoder(runtime)
         metrics.watch(metrics.admitted_rows, lambda: self._admitted_rows)
 
-    async def predict(self, rows: Sequence[Row]) -> tuple[list[Answer], Usage]:
-        """Answers for rows, in their order; raises BadInput and ServiceBusy."""
+    async def predict(
+        self, rows: Sequence[Row], visit: Visit | None = None
+    ) -> tuple[list[Answer], Usage]:
+        """Answers for rows, in their order, and what they used, which the visit is told too.
+
+        Raises BadInput, ServiceBusy, and what reserving for the visit raises.
+        """
         check_limits(rows, self._limits, self._runtime.columns.words)
         self._batcher.refuse_if_full()  # before any work is done for them
         with self.admitted(len(rows)) as ticket:
             encoded, pools = await self._encoder.encoded(rows)
-            outputs = await self._batcher.outputs(encoded)
-            found = of_rows(outputs, encoded)
+            usage = self._usage(rows, encoded)
+            if visit:
+                await visit.reserve(usage)
+            done = await self._batcher.outputs(encoded)
+            found = of_rows(done.outputs, encoded)
             answers = await off_loop(self._size(found, pools), self._runtime.decode, found, pools)
-            ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
+            ticket.usage = replace(usage, compute_us=round(1e6 * done.compute_s))
+            if visit:
+                visit.settle(ticket.usage, round(1e6 * done.queue_s))
             return answers, ticket.usage
+
+    def _usage(self, rows: Sequence[Row], encoded: Encoded) -> Usage:
+        images = sum(row.get(name) is not None for row in rows for name in self._images)
+        return Usage(rows=len(rows), tokens=int(encoded.lengths.sum()), images=images)
 
     def _size(self, found: RowOutputs, pools: Pools | None) -> int:
         """About how much work it is to make answers of outputs."""

@@ -13,16 +13,23 @@ from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
 from modelyard.service import native, oip, pages
 from modelyard.service.admission import Admission
+from modelyard.service.metering import Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.observed import Observed, Route
 from modelyard.service.problems import Refusals
 from modelyard.service.release_info import ReleaseInfo
 
 
-def create_app(runtime: Runtime, release: ReleaseInfo, limits: Serve) -> ASGIApp:
-    """An app that serves one release; nothing is read or fetched after this."""
+def create_app(
+    runtime: Runtime, release: ReleaseInfo, limits: Serve, meter: Meter | None = None
+) -> ASGIApp:
+    """An app that serves one release; no file is read or fetched after this.
+
+    With a meter each request needs a key and is counted; without, nobody is asked for one.
+    """
     metrics = Metrics()
-    admission = Admission(runtime, limits, metrics)
+    images = [column.name for column in release.columns if column.is_binary]
+    admission = Admission(runtime, limits, metrics, images)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -55,7 +62,7 @@ def create_app(runtime: Runtime, release: ReleaseInfo, limits: Serve) -> ASGIApp
         for r in router.routes
         if isinstance(r, APIRoute)
     ]
-    return Observed(app, metrics, routes, refusals)
+    return Observed(app, metrics, routes, refusals, meter)
 
 
 def _operation(metrics: Metrics) -> APIRouter:

@@ -17,6 +17,7 @@ from modelyard.service.bodies import (
     unless_gone,
     validated,
 )
+from modelyard.service.metering import visit_of
 from modelyard.service.openapi import json_body, path_parameters, problems, row_schema
 from modelyard.service.release_info import ReleaseInfo
 
@@ -73,7 +74,7 @@ def router(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
     @routes.get(
         "/{name}",
         response_model=ModelReply,
-        responses=problems(404),
+        responses=problems(401, 403, 404),
         openapi_extra=named,
         summary="A model: its columns, labels and limits",
     )
@@ -84,16 +85,17 @@ def router(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
     @routes.post(
         "/{name}/predict",
         response_model=_reply_model(release),
-        responses=problems(404, 408, 413, 415, 422, 503),
+        responses=problems(401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
         openapi_extra=named | _body(release, limits),
         summary="Answers for rows",
     )
     async def predict(request: Request) -> Response:
         release.check_path(request.path_params)
+        visit = visit_of(request, release.name, release.version)
         check_json_type(request)
         document = await read_json(request, limits.max_body_bytes)
         rows = validated(PredictRequest, document).rows
-        answers, usage = await unless_gone(request, admission.predict(rows))
+        answers, usage = await unless_gone(request, admission.predict(rows, visit))
         reply = {
             "model": release.name,
             "version": release.version,

@@ -9,11 +9,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from modelyard.service.access import right_for
+from modelyard.service.metering import Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.problems import Refusals
 
@@ -25,6 +28,7 @@ HEADERS = [
 ]
 API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 OTHER = "other"
+ROUTE = "modelyard.route"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -40,8 +44,16 @@ class Route:
 class Observed:
     """An ASGI app that counts the requests of another; each is counted by its route's path."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[Route], refusals: Refusals):
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        routes: Iterable[Route],
+        refusals: Refusals,
+        meter: Meter | None = None,
+    ):
         self._app = app
+        self._meter = meter
         self._metrics = metrics
         self._routes = sorted(routes, key=lambda route: route.answers is None)
         self._refusals = refusals
@@ -66,13 +78,33 @@ class Observed:
         try:
             if method == "POST" and route and route.answers and found:
                 own = {**scope, "path_params": found.groupdict()}
-                await self._answer(route.answers, Request(own, receive), receive, sent)
+                answers = self._metered(route.path, route.answers)
+                await self._answer(answers, Request(own, receive), receive, sent)
             else:
                 inner = {**scope, "method": "GET"} if method == "HEAD" else scope
-                await self._app(inner, receive, sent)
+                app = self._closed if self._meter and route else self._app
+                await app({**inner, ROUTE: route and route.path}, receive, sent)
         finally:
             taken = time.perf_counter() - start
             self._metrics.answered(route.path if route else OTHER, method, status, taken)
+
+    async def _closed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app, for those whose key has the right to the route."""
+        right = right_for(scope["method"], scope[ROUTE])
+        request = Request(scope, receive)
+        try:
+            if right and self._meter:
+                await self._meter.caller(request, right)
+        except Exception as error:
+            response = await self._refusals.response(request, error)
+            await response(scope, receive, send)
+            if not self._refusals.is_known(error):
+                raise
+            return
+        await self._app(scope, receive, send)
+
+    def _metered(self, path: str, answers: Endpoint) -> Endpoint:
+        return partial(self._meter.answered, path, answers) if self._meter else answers
 
     async def _answer(
         self, answers: Endpoint, request: Request, receive: Receive, send: Send

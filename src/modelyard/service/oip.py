@@ -13,6 +13,7 @@ from modelyard.core.errors import RequestInvalid
 from modelyard.core.project import Serve
 from modelyard.service.admission import BYTES_IN_JSON, Admission
 from modelyard.service.bodies import off_loop, parse_json, read_body, unless_gone, validated
+from modelyard.service.metering import visit_of
 from modelyard.service.openapi import json_body, oip_errors, path_parameters
 from modelyard.service.release_info import ReleaseInfo
 from modelyard.service.tensors import (
@@ -133,11 +134,12 @@ def models(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
 
     async def infer(request: Request) -> Response:
         release.check_path(request.path_params)
+        visit = visit_of(request, release.name, release.version)
         body = await read_body(request, limits.max_body_bytes)
         asked, binary = await off_loop(len(body), _parsed, request, body)
         asked_for = wanted(asked, outputs)
         rows = rows_of(asked.inputs, release.columns, binary)
-        answers, _ = await unless_gone(request, admission.predict(rows))
+        answers, _ = await unless_gone(request, admission.predict(rows, visit))
         tensors, parts = written(answers, asked_for)
         return await off_loop(
             BYTES_IN_JSON * len(rows) * len(release.labels), _reply, release, asked, tensors, parts
@@ -148,7 +150,9 @@ def models(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
         ("/{name}/versions/{version}", ("name", "version")),
     ):
         parameters = path_parameters(release, *names)
-        add = partial(routes.add_api_route, responses=oip_errors(404), openapi_extra=parameters)
+        add = partial(
+            routes.add_api_route, responses=oip_errors(401, 403, 404), openapi_extra=parameters
+        )
         add(path, metadata, response_model=ModelMetadata, summary="The model and its tensors")
         add(f"{path}/ready", ready, response_model=ModelReady, summary="Whether it is ready")
         routes.add_api_route(
@@ -213,7 +217,7 @@ def _infer_replies() -> dict[int | str, dict[str, Any]]:
     binary = {"schema": {"type": "string", "format": "binary"}}
     description = "JSON; or, where binary data was asked for, JSON and the binary data behind it."
     answered = {"description": description, "content": {"application/octet-stream": binary}}
-    return {200: answered} | oip_errors(400, 404, 408, 413, 415, 503)
+    return {200: answered} | oip_errors(400, 401, 403, 404, 408, 409, 413, 415, 429, 503)
 
 
 def _infer_extra(release: ReleaseInfo, limits: Serve, parameters: dict[str, Any]) -> dict[str, Any]:

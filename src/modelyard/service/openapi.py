@@ -11,11 +11,15 @@ from modelyard.service.release_info import Column, ReleaseInfo
 Responses = dict[int | str, dict[str, Any]]
 SAID = {
     400: "The request cannot be answered; `error` says why.",
+    401: "The request has no key, or one that does not hold.",
+    403: "The key may not do this.",
     404: "There is no such model or version.",
     408: "The body did not arrive in time.",
+    409: "The idempotency key stands for another request, or for one that is being answered.",
     413: "The body, the rows or a text are over a limit.",
     415: "The body's type or compression is not read here.",
     422: "The request cannot be answered; `detail` says why.",
+    429: "A limit is reached; come again after Retry-After seconds, where it says so.",
     503: "The service is busy; come again after Retry-After seconds.",
 }
 RETRY_AFTER = {

@@ -12,7 +12,12 @@ from starlette.responses import JSONResponse, Response
 
 from modelyard.core.errors import (
     BadInput,
+    KeyRefused,
+    LedgerAway,
+    LimitReached,
     ModelyardError,
+    NotAllowed,
+    RequestRepeated,
     RequestTooLarge,
     ServiceBusy,
     UnknownName,
@@ -25,9 +30,16 @@ STATUS: dict[type[ModelyardError], int] = {
     UnknownName: 404,
     RequestTooLarge: 413,
     ServiceBusy: 503,
+    LedgerAway: 503,
+    KeyRefused: 401,
+    NotAllowed: 403,
+    LimitReached: 429,
+    RequestRepeated: 409,
     BadInput: 422,
 }
-KNOWN: tuple[type[Exception], ...] = (BadInput, ServiceBusy, HTTPException, ClientDisconnect)
+KNOWN: tuple[type[Exception], ...] = (*STATUS, HTTPException, ClientDisconnect)
+LEDGER_SECONDS = 2
+"""After so long a database that was away may be asked again."""
 
 
 class Problem(BaseModel):
@@ -68,12 +80,32 @@ class Refusals:
             return _http(request, error)
         if isinstance(error, ClientDisconnect):
             return Response(status_code=CLIENT_GONE)
-        if isinstance(error, BadInput | ServiceBusy):
-            status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-            headers = {"Retry-After": str(self._retry_after_s())} if status == 503 else {}
-            return answer(request, status, str(error), error.code, error.page, headers)
+        if isinstance(error, ModelyardError) and self.is_known(error):
+            headers = self._headers(error)
+            return answer(request, status_of(error), str(error), error.code, error.page, headers)
         detail = "The service failed at this request; the reason is in its log."
         return answer(request, 500, detail, "internal-server-error")
+
+    def _headers(self, error: ModelyardError) -> dict[str, str]:
+        match error:
+            case ServiceBusy():
+                return {"Retry-After": str(self._retry_after_s())}
+            case LedgerAway():
+                return {"Retry-After": str(LEDGER_SECONDS)}
+            case LimitReached(retry_after_s=int(seconds)):
+                return {"Retry-After": str(seconds)}
+            case KeyRefused():
+                return {"WWW-Authenticate": "Bearer"}
+        return {}
+
+
+def status_of(error: Exception) -> int:
+    """The status that tells an error."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    if isinstance(error, ClientDisconnect):
+        return CLIENT_GONE
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
 
 
 def answer(

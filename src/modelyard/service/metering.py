@@ -1,0 +1,251 @@
+"""Metering: who asks, what is reserved for the request, and what it has come to.
+
+Every route that answers rows goes through `Meter.answered`, of whatever family it is: the key is
+looked up, `Visit.reserve` is called once the size of the request is known, and the record is on
+disk before the answer leaves. What fails on our side is not counted.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive
+
+from modelyard.core.errors import KeyRefused, NotAllowed, RequestInvalid
+from modelyard.ledger.database import now_ms
+from modelyard.ledger.directory import Caller, Directory
+from modelyard.ledger.entries import Claim, Demand, Entry, Kept, Record, Repeat, Reservation
+from modelyard.ledger.ledger import Ledger
+from modelyard.ledger.limits import NOTHING, WARNING_SHARE, Limit, Usage, spend_micros
+from modelyard.ledger.roles import Right, may
+
+Answer = Callable[[Request], Awaitable[Response]]
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEPT_HEADERS = ("content-type", "inference-header-content-length")
+VISIT = "modelyard.visit"
+
+
+@dataclass
+class Visit:
+    """A request of a customer, from its key to its record."""
+
+    caller: Caller
+    route: str
+    ledger: Ledger
+    repeat: Callable[[], Repeat | None]
+    release: str = ""
+    version: str = ""
+    usage: Usage = NOTHING
+    queue_us: int = 0
+    reservation: Reservation | None = None
+    began: float = field(default_factory=time.perf_counter)
+    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(8)}")
+
+    def ask(self, release: str, version: str) -> None:
+        """Say which release is asked; raises NotAllowed."""
+        allowed = self.caller.releases
+        if allowed is not None and release not in allowed:
+            raise NotAllowed(
+                f"The key may not ask the release {release!r}; it may ask "
+                f"{', '.join(sorted(allowed))}."
+            )
+        self.release, self.version = release, version
+
+    async def reserve(self, usage: Usage) -> None:
+        """Reserve what will be used; raises LimitReached, RequestRepeated, Repeated, LedgerAway."""
+        priced = self._priced(usage)
+        demands = tuple(_demand(each, priced) for each in self.caller.limits)
+        repeat = self.repeat()
+        if not demands and not repeat:
+            return
+        found = await self.ledger.reserve(Claim(demands, repeat))
+        if isinstance(found, Kept):
+            raise Repeated(found)
+        self.reservation = found
+
+    def settle(self, usage: Usage, queue_us: int) -> None:
+        """Say what was used; it counts once the answer is ready."""
+        self.usage, self.queue_us = self._priced(usage), queue_us
+
+    def entry(self, outcome: str, status: int, kept: Kept | None = None) -> Entry:
+        """What is written of it; only what was answered has used anything."""
+        caller = self.caller
+        record = Record(
+            id=self.id,
+            at_ms=now_ms(),
+            organisation_id=caller.organisation_id or "",
+            project_id=caller.project_id or "",
+            key_id=caller.key_id,
+            release=self.release,
+            version=self.version,
+            route=self.route,
+            outcome=outcome,
+            status=status,
+            usage=self.usage if outcome == "answered" else NOTHING,
+            latency_us=int(1e6 * (time.perf_counter() - self.began)),
+            queue_us=self.queue_us,
+        )
+        return Entry(record, self.reservation, kept)
+
+    def _priced(self, usage: Usage) -> Usage:
+        return replace(usage, spend_micros=spend_micros(usage, self.caller.prices_of(self.release)))
+
+
+class Repeated(Exception):
+    """The request has been answered before."""
+
+    def __init__(self, kept: Kept):
+        self.kept = kept
+        super().__init__()
+
+
+class Meter:
+    """The one way from a customer's request to its answer."""
+
+    def __init__(self, directory: Directory, ledger: Ledger):
+        self._directory = directory
+        self._ledger = ledger
+
+    async def caller(self, request: Request, right: Right) -> Caller:
+        """Who asks; raises KeyRefused, NotAllowed, LedgerAway."""
+        text = _key_in(request)
+        found = self._directory.remembered(text)
+        if found is None:
+            found = await asyncio.to_thread(self._directory.caller, text)
+        if not may(found.role, right):
+            raise NotAllowed(f"The key is of the role {found.role}, which may not do this.")
+        return found
+
+    async def answered(self, route: str, answer: Answer, request: Request) -> Response:
+        """The answer to a request for rows, once it is counted; raises what refuses it."""
+        caller = await self.caller(request, "predict")
+        digest = _Digest(request)
+        key = _idempotency_key(request)
+        scope = caller.project_id or caller.key_id
+        visit = Visit(
+            caller, route, self._ledger,
+            lambda: Repeat(scope, key, digest.of_body()) if key else None,
+        )  # fmt: skip
+        request.scope[VISIT] = visit
+        try:
+            response = await answer(
+                Request(request.scope, digest.receive if key else request.receive)
+            )
+        except Repeated as repeated:
+            return _again(repeated.kept, visit)
+        except BaseException as error:
+            self._ledger.note(visit.entry(*_ended(error)))
+            raise
+        has_ended = response.status_code >= 400
+        outcome = "refused" if has_ended else "answered"
+        entry = visit.entry(outcome, response.status_code, _kept(response) if key else None)
+        await self._ledger.settle(entry)
+        _tell(response, visit)
+        return response
+
+
+def visit_of(request: Request, release: str, version: str) -> Visit | None:
+    """The visit of a request to a release; None where nothing is metered. Raises NotAllowed."""
+    found: Visit | None = request.scope.get(VISIT)
+    if found:
+        found.ask(release, version)
+    return found
+
+
+class _Digest:
+    """A body's digest, taken while it is read."""
+
+    def __init__(self, request: Request):
+        self._receive: Receive = request.receive
+        self._sum = hashlib.sha256()
+        for part in (request.method, request.url.path, request.headers.get("content-type", "")):
+            self._sum.update(part.encode() + b"\0")
+
+    async def receive(self) -> Message:
+        """The next part of the body."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._sum.update(message.get("body", b""))
+        return message
+
+    def of_body(self) -> bytes:
+        """Of what was read."""
+        return self._sum.digest()
+
+
+def _key_in(request: Request) -> str:
+    kind, _, text = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not text.strip():
+        raise KeyRefused("The request has no key; send it as `Authorization: Bearer KEY`.")
+    return text.strip()
+
+
+def _idempotency_key(request: Request) -> str | None:
+    found: str | None = request.headers.get("idempotency-key")
+    if found is not None and not IDEMPOTENCY_KEY.fullmatch(found):
+        raise RequestInvalid(
+            "The Idempotency-Key has 1 to 255 printable characters of ASCII without spaces; use a "
+            "UUID, for one."
+        )
+    return found
+
+
+def _demand(limit: Limit, usage: Usage) -> Demand:
+    now_s = now_ms() / 1000
+    amount, resets_in_s = usage.of(limit.measure), limit.resets_in_s(now_s)
+    comes = None if amount > limit.amount else resets_in_s  # more than fits will never fit
+    return Demand(limit, limit.window_s(now_s), amount, comes)
+
+
+def _ended(error: BaseException) -> tuple[str, int]:
+    """The outcome and status of a request that has no answer."""
+    from modelyard.service.problems import CLIENT_GONE, Refusals, status_of
+
+    if not isinstance(error, Exception):
+        return "gone", CLIENT_GONE
+    status = status_of(error)
+    if status == CLIENT_GONE:
+        return "gone", status
+    return ("refused" if Refusals.is_known(error) else "failed"), status
+
+
+def _kept(response: Response) -> Kept:
+    head = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+    return Kept(response.status_code, json.dumps(head), bytes(response.body))
+
+
+def _again(kept: Kept, visit: Visit) -> Response:
+    headers = json.loads(kept.head) | {"Idempotency-Replayed": "true", "X-Request-Id": visit.id}
+    return Response(kept.body, kept.status, headers)
+
+
+def _tell(response: Response, visit: Visit) -> None:
+    """Headers that say how much of each limit is left (draft-ietf-httpapi-ratelimit-headers)."""
+    headers = response.headers
+    headers["X-Request-Id"] = visit.id
+    standings = visit.reservation.standings if visit.reservation else ()
+    if not standings:
+        return
+    now_s = now_ms() / 1000
+    policies, lefts, warnings = [], [], []
+    for limit, left in ((each.limit, each.left) for each in standings):
+        resets_in_s = limit.resets_in_s(now_s)
+        if limit.is_hard and resets_in_s is not None:
+            policies.append(
+                f'"{limit.name}";q={limit.amount};w={limit.resets_in_s(limit.window_s(now_s))}'
+            )
+            lefts.append(f'"{limit.name}";r={max(0, left)};t={resets_in_s}')
+        if not limit.is_hard and left < (1 - WARNING_SHARE) * limit.amount:
+            warnings.append(f"{limit.name}: {max(0, left)} of {limit.amount} left")
+    for name, parts in (("RateLimit-Policy", policies), ("RateLimit", lefts)):
+        if parts:
+            headers[name] = ", ".join(parts)
+    if warnings:
+        headers["Modelyard-Warning"] = "; ".join(warnings)
