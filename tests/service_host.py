@@ -295,7 +295,8 @@ def signed(folder: Path) -> Path:
 @contextmanager
 def serving(release: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`modelyard serve` on a signed release; gives the process and its URL."""
-    words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", "0", *options]
+    words = [sys.executable, "-m", "modelyard", "serve", "--dev", str(release)]
+    words += ["--port", "0", *options]
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as parent:
         try:

@@ -101,7 +101,7 @@ def run(command: str, folder: Path) -> str:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "modelyard", "serve", "support", "--port", "0"]
+    command = [sys.executable, "-m", "modelyard", "serve", "--dev", "support", "--port", "0"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -117,7 +117,7 @@ def test_what_the_readme_shows_is_so(folder: Path) -> None:
     _, own_rows, api = blocks(ROOT / "README.md", "sh")
     activate, *commands, serve = own_rows.splitlines()
     assert activate.endswith("activate")
-    assert serve == "modelyard serve support"
+    assert serve == "modelyard serve --dev support"
     for command in commands:
         run(command, folder)
     assert (folder / "new-tickets.predictions.csv").read_text().count("\n") == 2

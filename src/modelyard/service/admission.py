@@ -50,7 +50,7 @@ class Admission:
         self._admitted_rows = 0
         self._batcher = Batcher(runtime.graph, metrics, MOST_WAITING_TOKENS)
         self._encoder = Encoder(runtime)
-        metrics.watch(metrics.admitted_rows, lambda: self._admitted_rows)
+        self._unwatch = metrics.watch(metrics.admitted_rows, lambda: self._admitted_rows)
 
     async def predict(
         self, rows: Sequence[Row], visit: Visit | None = None
@@ -117,6 +117,7 @@ class Admission:
         """Let go of the threads; what was admitted has been answered."""
         self._encoder.close()
         self._batcher.close()
+        self._unwatch()
 
 
 def check_limits(

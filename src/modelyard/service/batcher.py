@@ -111,9 +111,11 @@ class Batcher:
         self._is_due = False
         self._is_closed = False
         self._changed = threading.Condition()
-        metrics.watch(metrics.queue_requests, lambda: len(self._jobs))
-        metrics.watch(metrics.queue_pieces, lambda: len(self._pieces))
-        metrics.watch(metrics.queue_tokens, lambda: self._waiting_tokens)
+        self._unwatch = (
+            metrics.watch(metrics.queue_requests, lambda: len(self._jobs)),
+            metrics.watch(metrics.queue_pieces, lambda: len(self._pieces)),
+            metrics.watch(metrics.queue_tokens, lambda: self._waiting_tokens),
+        )
         self._threads = [
             threading.Thread(target=self._work, name=f"graph-{number}", daemon=True)
             for number in range(graph.threads)
@@ -154,6 +156,8 @@ class Batcher:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        for unwatch in self._unwatch:
+            unwatch()
 
     def _join(self, encoded: Encoded) -> Job:
         tokens = int(encoded.lengths.sum())

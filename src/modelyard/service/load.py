@@ -243,7 +243,8 @@ class _Offer:
 @contextmanager
 def served(release: Path, options: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
     """A release served by a process of its own; its URL and the process's number."""
-    words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", "0", *options]
+    words = [sys.executable, "-m", "modelyard", "serve", "--dev", str(release)]
+    words += ["--port", "0", *options]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

@@ -30,6 +30,8 @@ Answer = Callable[[Request], Awaitable[Response]]
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 KEPT_HEADERS = ("content-type", "inference-header-content-length")
 VISIT = "modelyard.visit"
+CALLER = "modelyard.caller"
+"""Names of what a request carries with it."""
 
 
 @dataclass
@@ -149,14 +151,6 @@ class Meter:
         await self._ledger.settle(entry)
         _tell(response, visit)
         return response
-
-
-def visit_of(request: Request, release: str, version: str) -> Visit | None:
-    """The visit of a request to a release; None where nothing is metered. Raises NotAllowed."""
-    found: Visit | None = request.scope.get(VISIT)
-    if found:
-        found.ask(release, version)
-    return found
 
 
 class _Digest:

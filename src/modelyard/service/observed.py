@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelyard.service.access import right_for
-from modelyard.service.metering import Meter
+from modelyard.service.metering import CALLER, Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.problems import Refusals
 
@@ -94,7 +94,7 @@ class Observed:
         request = Request(scope, receive)
         try:
             if right and self._meter:
-                await self._meter.caller(request, right)
+                scope[CALLER] = await self._meter.caller(request, right)
         except Exception as error:
             response = await self._refusals.response(request, error)
             await response(scope, receive, send)

@@ -1,10 +1,13 @@
 """What the routes declare: every status and content type that can come back."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from modelyard.core.project import Serve
+from modelyard.service.access import right_for
+from modelyard.service.catalogue import Catalogue, first_of
 from modelyard.service.problems import PROBLEM_JSON, OipError, Problem
 from modelyard.service.release_info import Column, ReleaseInfo
 
@@ -49,20 +52,44 @@ def _refusal(status: int, model: type[BaseModel], media_type: str) -> dict[str, 
     return refusal | ({"headers": RETRY_AFTER} if status == 503 else {})
 
 
-def path_parameters(release: ReleaseInfo, *names: str) -> dict[str, Any]:
-    """The path parameters `name` and `version`, each with the one value there is."""
-    values = {"name": release.name, "version": release.version}
+def path_parameters(catalogue: Catalogue, *names: str) -> dict[str, Any]:
+    """The path parameters `name` and `version`, each with the values there are."""
+    released = catalogue.all()
+    values = {
+        "name": [n for name in first_of(released) for n in catalogue.names_of(name)],
+        "version": sorted({each.info.version for each in released}),
+    }
+    if "version" in names:
+        values["name"] = list(first_of(released))
     return {
         "parameters": [
             {
                 "name": name,
                 "in": "path",
                 "required": True,
-                "schema": {"type": "string", "enum": [values[name]]},
+                "schema": {"type": "string", "enum": values[name]},
             }
             for name in names
         ]
     }
+
+
+def with_idempotency(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters, and the header by which a request that is sent again is known."""
+    header = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "a name for this request: sent again with it, it is answered as before, "
+        "and counted once",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    }
+    return {"parameters": [*parameters["parameters"], header]}
+
+
+def any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One of several schemas; those that are equal are told once."""
+    own = [each for n, each in enumerate(schemas) if each not in schemas[:n]]
+    return own[0] if len(own) == 1 else {"anyOf": own}
 
 
 def json_body(schema: dict[str, Any], example: Any) -> dict[str, Any]:
@@ -87,3 +114,15 @@ def _value_schema(column: Column, limits: Serve) -> dict[str, Any]:
         return schema
     blank = {"type": "string", "pattern": r"^\s*$", "maxLength": limits.max_characters}
     return {"anyOf": [schema, {"type": "null"}, blank]}
+
+
+def add_keys(document: dict[str, Any]) -> None:
+    """Say in a document which operations need a key."""
+    schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+    schemes["key"] = {"type": "http", "scheme": "bearer", "description": "a key of the service"}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            right = right_for(method.upper(), path)
+            if right:
+                operation["security"] = [{"key": []}]
+                operation["x-right"] = right
