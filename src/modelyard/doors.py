@@ -3,8 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
     from modelyard.core.stages import RowFacts
     from modelyard.data.files import Record
-    from modelyard.service.metering import Meter
+    from modelyard.ledger.ledger import Ledger
+    from modelyard.service.app import Service
+    from modelyard.service.following import Follower, Opened
     from modelyard.service.release_info import Column, ReleaseInfo
 
 STORE = ".modelyard"
@@ -307,60 +310,111 @@ def change_candidates(
     return len(index.ids)
 
 
-def serve_release(
-    given: Path | None,
-    public_key: Path | None,
-    host: str,
-    port: int,
-    ready: Callable[[str], None],
-    candidates: Path | None = None,
-    threads: int | None = None,
-    is_shared: bool = False,
-    tell: Callable[[str], None] = lambda sentence: None,
-    database: str | None = None,
-) -> None:
-    """Verify and open a release and serve it until stopped; `ready` gets its address.
+@dataclass(frozen=True)
+class Serving:
+    """How releases are served.
 
-    `tell` gets a sentence where another engine serves than the release was made with. With a
-    `database` each request needs a key and is counted there; None asks nobody for one.
+    `releases` are served as long as the process lives; none is the newest of the project here.
+    Where what is `deployed` in the ledger is served in their place, `repository` is a folder with
+    releases that may be loaded too. With a `database` each request needs a key and is counted
+    there; None asks nobody for one. `tell` gets a sentence where another engine serves than a
+    release was made with, or where one cannot be served.
     """
-    from modelyard.service.app import create_app
+
+    releases: Sequence[Path] = ()
+    public_key: Path | None = None
+    candidates: Path | None = None
+    threads: int | None = None
+    is_shared: bool = False
+    database: str | None = None
+    deployed: bool = False
+    repository: Path | None = None
+    tell: Callable[[str], None] = lambda sentence: None
+
+
+def serve_releases(serving: Serving, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Verify and open releases and serve them until stopped; `ready` gets the address."""
+    from modelyard import __version__
+    from modelyard.service.app import Service
     from modelyard.service.server import serve
 
+    with ExitStack() as stack:
+        service = Service(server_version=__version__)
+        folders = () if serving.deployed else (serving.releases or (release_folder(None),))
+        for folder in folders:
+            service.add(*opened(folder, serving))
+        if serving.database is not None:
+            stack.enter_context(_counted(service, serving))
+        serve(service.app(), host, port, ready, is_shared=serving.is_shared)
+
+
+def opened(given: Path, serving: Serving) -> "Opened":
+    """A release, verified and opened with the engine that is the quickest here."""
+    from modelyard.service.following import Opened
+
     folder = release_folder(given)
-    runtime = open_release(folder, public_key, candidates, threads)
+    runtime = open_release(folder, serving.public_key, serving.candidates, serving.threads)
     runtime, told = as_quick_here(
         runtime,
-        lambda: Graph(folder / str(runtime.spec.graph), threads),
+        lambda: Graph(folder / str(runtime.spec.graph), serving.threads),
         lambda: _examples(runtime),
     )
     if told:
-        tell(told)
+        serving.tell(told)
     limits = read_project(folder / RESOLVED).serve
-    info = release_info(folder, runtime)
-    with metered(database) as meter:
-        app = create_app(runtime, info, limits, meter)
-        serve(app, host, port, ready, is_shared=is_shared)
+    return Opened(runtime, release_info(folder, runtime), limits)
 
 
 @contextmanager
-def metered(database: str | None) -> "Iterator[Meter | None]":
-    """The meter that counts in a database, or None where there is none."""
-    if database is None:
-        yield None
-        return
+def _counted(service: "Service", serving: Serving) -> "Iterator[None]":
+    """Have a service count in the ledger, and follow what is deployed there."""
     from modelyard.ledger.directory import Directory
     from modelyard.ledger.ledger import Ledger
     from modelyard.service.metering import Meter
 
-    engine = ledger_database(database)
-    directory, ledger = Directory(engine), Ledger(engine)
-    try:
-        yield Meter(directory, ledger)
-    finally:
-        directory.close()
-        ledger.close()
-        engine.dispose()
+    engine = ledger_database(serving.database)
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        ledger = Ledger(engine)
+        stack.callback(ledger.close)
+        follower = _follower(service, serving, ledger) if serving.deployed else None
+        if follower:
+            follower.start()
+            stack.callback(follower.close)
+        directory = Directory(engine, follower.changed if follower else lambda generation: None)
+        stack.callback(directory.close)
+        service.meter = Meter(directory, ledger)
+        yield
+
+
+def _follower(service: "Service", serving: Serving, ledger: "Ledger") -> "Follower":
+    from modelyard.service.following import Follower
+    from modelyard.service.repository import Repository, router
+
+    follower = Follower(
+        ledger.engine, ledger, service, lambda folder: opened(folder, serving), serving.tell
+    )
+    found = partial(releases_in, serving.repository) if serving.repository else dict
+    service.more.append(router(Repository(ledger.engine, follower, service.catalogue, found)))
+    return follower
+
+
+def place_release(engine: "Engine", given: Path, public_key: Path | None = None) -> int:
+    """Verify a release and have services load it; the generation from which they do."""
+    from modelyard.ledger import deployments
+    from modelyard.runtime import seal
+
+    folder = release_folder(given)
+    seal.verify(folder, public_key)
+    spec = Model(folder).spec
+    return deployments.place(engine, spec.name, spec.version, folder)
+
+
+def releases_in(repository: Path) -> dict[tuple[str, str], Path]:
+    """The releases that lie in a folder, by name and version."""
+    folders = sorted(path.parent for path in repository.glob("*/model.json"))
+    specs = {folder: Model(folder).spec for folder in folders}
+    return {(spec.name, spec.version): folder for folder, spec in specs.items()}
 
 
 def ledger_url(given: str | None) -> str:

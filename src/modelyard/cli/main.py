@@ -23,7 +23,7 @@ COMMANDS = (
         "bench",
         "candidates",
     ),
-    *("customer", "key", "limit", "usage"),
+    *("deploy", "customer", "key", "limit", "usage"),
     *("samples", "backbones"),
 )
 

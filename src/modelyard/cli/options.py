@@ -37,6 +37,11 @@ def add_release(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a release's folder, or a project's (default: the project here)",
     )
+    add_public_key(parser)
+
+
+def add_public_key(parser: argparse.ArgumentParser) -> None:
+    """The key that a release must be signed with."""
     parser.add_argument(
         "--public-key",
         type=Path,

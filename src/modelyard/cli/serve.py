@@ -2,13 +2,32 @@
 
 import argparse
 import sys
+from pathlib import Path
 
-from modelyard.cli.options import add_candidates, add_database, add_release
+from modelyard.cli.options import add_candidates, add_database, add_public_key
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `serve`."""
-    add_release(parser)
+    parser.add_argument(
+        "releases",
+        nargs="*",
+        metavar="RELEASE",
+        type=Path,
+        help="a release's folder, or a project's (default: the project here)",
+    )
+    parser.add_argument(
+        "--deployed",
+        action="store_true",
+        help="serve what `modelyard deploy` says, now and as it changes",
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        metavar="FOLDER",
+        help="with --deployed: a folder of releases that may be loaded over the API",
+    )
+    add_public_key(parser)
     add_candidates(parser)
     add_database(parser)
     parser.add_argument(
@@ -36,20 +55,20 @@ def main(options: argparse.Namespace) -> int:
         return _together(options)
     if is_worker():
         end_with_parent()
-    from modelyard.doors import serve_release
+    from modelyard.doors import Serving, serve_releases
 
-    serve_release(
-        options.release,
+    serving = Serving(
+        options.releases,
         options.public_key,
-        options.host,
-        options.port,
-        _ready,
-        candidates=options.candidates,
-        threads=_threads(options),
-        is_shared=is_worker(),
-        tell=_tell,
-        database=database,
+        options.candidates,
+        _threads(options),
+        is_worker(),
+        database,
+        options.deployed,
+        options.repository,
+        _tell,
     )
+    serve_releases(serving, options.host, options.port, _ready)
     return 0
 
 
@@ -60,6 +79,13 @@ def _database(options: argparse.Namespace) -> str | None:
     from modelyard.core.errors import SettingInvalid
     from modelyard.doors import ledger_url
 
+    if options.deployed and (options.dev or options.releases or options.candidates):
+        raise SettingInvalid(
+            "--deployed serves what the ledger says; leave out --dev, --candidates and the "
+            "releases, or leave out --deployed."
+        )
+    if options.repository and not options.deployed:
+        raise SettingInvalid("--repository is for --deployed; give both, or none of them.")
     if not options.dev:
         return ledger_url(options.database)
     try:
@@ -79,6 +105,7 @@ def _together(options: argparse.Namespace) -> int:
     from modelyard.service.workers import serve_together
 
     given: dict[str, object] = {
+        "--repository": options.repository,
         "--public-key": options.public_key,
         "--candidates": options.candidates,
         "--host": options.host,
@@ -87,10 +114,11 @@ def _together(options: argparse.Namespace) -> int:
         "--database": options.database,
     }
     words = [word for name, value in given.items() if value for word in (name, str(value))]
-    words += ["--dev"] if options.dev else []
+    words += ["--dev"] * options.dev + ["--deployed"] * options.deployed
     command = [sys.executable, "-m", "modelyard", "serve", *words]
-    # one release for all of them, also for those that are started later
-    command.append(str(release_folder(options.release).resolve()))
+    if not options.deployed:  # the same for all of them, also for those that are started later
+        given_releases = options.releases or [None]
+        command += [str(release_folder(each).resolve()) for each in given_releases]
     return serve_together(command, options.workers, options.host, options.port, _ready, _tell)
 
 

@@ -112,7 +112,7 @@ def add_key(
         row["organisation_id"] = owner["organisation_id"]
     with writing(engine) as connection:
         connection.execute(insert(schema.keys).values(row))
-        _changed(engine, connection)
+        changed(engine, connection)
     return shown(row), made
 
 
@@ -135,7 +135,7 @@ def rotate_key(
         for each in connection.execute(limits).mappings().all():
             same = {k: v for k, v in each.items() if k != "id"} | {"subject_id": made.id}
             connection.execute(insert(schema.limits).values(same))
-        _changed(engine, connection)
+        changed(engine, connection)
     return shown(row), made
 
 
@@ -145,7 +145,7 @@ def revoke_key(engine: Engine, key: str, scope: Scope = EVERYBODY) -> Row:
         row = _row(connection, "key", key, scope)
         own = schema.keys.c.id == row["id"]
         connection.execute(update(schema.keys).where(own).values(revoked_ms=now_ms()))
-        _changed(engine, connection)
+        changed(engine, connection)
         return shown(_row(connection, "key", key, scope))
 
 
@@ -189,7 +189,7 @@ def set_limit(
         connection.execute(
             placed.on_conflict_do_update(index_elements=same, set_={"amount": amount})
         )
-        _changed(engine, connection)
+        changed(engine, connection)
         found = and_(*(schema.limits.c[name] == row[name] for name in same))
         return _limit(connection.execute(select(schema.limits).where(found)).mappings().one())
 
@@ -203,7 +203,7 @@ def remove_limit(engine: Engine, limit: int, scope: Scope = EVERYBODY) -> None:
             raise UnknownName(f"There is no limit {limit}.")
         _row(connection, row["subject_kind"], row["subject_id"], scope)
         connection.execute(delete(schema.limits).where(own))
-        _changed(engine, connection)
+        changed(engine, connection)
 
 
 def set_price(engine: Engine, release: str, measure: Measure, micros: int, per: int) -> None:
@@ -218,7 +218,7 @@ def set_price(engine: Engine, release: str, measure: Measure, micros: int, per: 
                 index_elements=["release", "measure"], set_={"micros": micros, "per": per}
             )
         )
-        _changed(engine, connection)
+        changed(engine, connection)
 
 
 def listed(engine: Engine, kind: str, scope: Scope = EVERYBODY) -> list[Row]:
@@ -286,10 +286,10 @@ def _limit(row: Any) -> Limit:
     return Limit(**{name: row[name] for name in Limit.__dataclass_fields__})
 
 
-def _changed(engine: Engine, connection: Connection) -> None:
+def changed(engine: Engine, connection: Connection) -> int:
+    """Raise the generation, and give it."""
     raised = inserting(engine, schema.state).values(name=GENERATION, number=1)
-    connection.execute(
-        raised.on_conflict_do_update(
-            index_elements=["name"], set_={"number": schema.state.c.number + 1}
-        )
+    raised = raised.on_conflict_do_update(
+        index_elements=["name"], set_={"number": schema.state.c.number + 1}
     )
+    return int(connection.execute(raised.returning(schema.state.c.number)).scalar_one())

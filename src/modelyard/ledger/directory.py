@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, or_, select
@@ -49,8 +49,9 @@ class Caller:
 class Directory:
     """Looks keys up; a change is seen within LOOK_SECONDS, also one that another process makes."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, changed: Callable[[int], None] = lambda generation: None):
         self._engine = engine
+        self._changed = changed
         self._generation = -1
         self._known: dict[str, Caller] = {}
         self._ended = threading.Event()
@@ -131,6 +132,7 @@ class Directory:
         if found != self._generation:
             self._generation = found
             self._known = {}
+            self._changed(found)
 
 
 def _checked(caller: Caller | None, secret: str) -> Caller:

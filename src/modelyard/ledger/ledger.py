@@ -66,6 +66,11 @@ class Ledger:
         """The database."""
         return self._engine
 
+    @property
+    def worker(self) -> str:
+        """The name that this process has in the ledger."""
+        return self._held.worker
+
     async def reserve(self, claim: Claim) -> Reservation | Kept:
         """Reserve what a request needs; or the answer that it has had already.
 

@@ -103,8 +103,13 @@ workers = Table(
     Column("host", Name, nullable=False),
     Column("process", Big, nullable=False),
     Column("beat", Big, nullable=False),
+    Column("generation", Big, nullable=False, server_default="-1"),
 )
-"""Processes that write into the ledger; `beat` is the number of each one's last transaction."""
+"""Processes that write into the ledger.
+
+`beat` is the number of each one's last transaction, `generation` that of the placements and
+aliases which it serves by; -1 where it serves by none yet.
+"""
 records = Table(
     "records",
     TABLES,
@@ -178,3 +183,25 @@ state = Table(
     Column("number", Big, nullable=False),
 )
 """Numbers by name: `generation` rises whenever customers, keys, limits or prices change."""
+placements = Table(
+    "placements",
+    TABLES,
+    Column("name", Name, primary_key=True),
+    Column("version", Name, primary_key=True),
+    Column("folder", String(1000), nullable=False),
+    Column("is_loaded", Boolean, nullable=False),
+    Column("at_ms", Big, nullable=False),
+)
+"""Releases that services of this ledger know, and which of them are to be loaded."""
+aliases = Table(
+    "aliases",
+    TABLES,
+    Column("number", Big, primary_key=True, autoincrement=True),
+    Column("name", Name, nullable=False),
+    Column("alias", Name, nullable=False),
+    Column("shares", String(2000), nullable=False),
+    Column("shadow", Name),
+    Column("at_ms", Big, nullable=False),
+    Index(None, "name", "alias"),
+)
+"""Where aliases have led, one after the other; the last of an alias holds."""

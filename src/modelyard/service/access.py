@@ -22,6 +22,9 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("GET", "/v2/models/{name}/versions/{version}"): "look",
     ("GET", "/v2/models/{name}/versions/{version}/ready"): "look",
     ("POST", "/v2/models/{name}/versions/{version}/infer"): "predict",
+    ("POST", "/v2/repository/index"): "deploy",
+    ("POST", "/v2/repository/models/{name}/load"): "deploy",
+    ("POST", "/v2/repository/models/{name}/unload"): "deploy",
     ("GET", "/report"): "look",
 }
 

@@ -1,6 +1,7 @@
 """The app: Releases behind the native API, the Open Inference Protocol, metrics and pages."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
 from modelyard.service import native, oip, pages
+from modelyard.service.access import right_for
 from modelyard.service.admission import Admission
 from modelyard.service.catalogue import Catalogue, Served
 from modelyard.service.metering import Meter
@@ -33,6 +35,16 @@ class Service:
     meter: Meter | None = None
     """With one each request needs a key and is counted; without, nobody is asked for one."""
     server_version: str = "0"
+    more: list[APIRouter] = field(default_factory=list)
+    """Routes beside those that answer rows."""
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Do something where requests are answered, so that none sees it half done."""
+        if self.loop is None:
+            work()
+        else:
+            self.loop.call_soon_threadsafe(work)
 
     def add(self, runtime: Runtime, release: ReleaseInfo, limits: Serve) -> None:
         """Serve a release too."""
@@ -49,7 +61,7 @@ class Service:
         refusals = Refusals(self._retry_after_s)
         refusals.install(app)
         routes = [
-            Route(r.path, r.path_regex, r.endpoint if "POST" in (r.methods or ()) else None)
+            Route(r.path, r.path_regex, r.endpoint if answers_rows(r) else None)
             for router in routers
             for r in router.routes
             if isinstance(r, APIRoute)
@@ -60,6 +72,7 @@ class Service:
     def _app(self) -> FastAPI:
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            self.loop = asyncio.get_running_loop()
             yield
             self.catalogue.close()
 
@@ -72,6 +85,7 @@ class Service:
             oip.health(self.server_version),
             oip.models(self.catalogue, self.metrics),
             _operation(self.metrics),
+            *self.more,
         )
 
     def _document(self) -> dict[str, Any]:
@@ -103,6 +117,11 @@ def create_app(
     service = Service(meter=meter, server_version=release.server_version)
     service.add(runtime, release, limits)
     return service.app()
+
+
+def answers_rows(route: APIRoute) -> bool:
+    """Whether a route answers rows: these take the short way, and are counted."""
+    return "POST" in (route.methods or ()) and right_for("POST", route.path) == "predict"
 
 
 def _operation(metrics: Metrics) -> APIRouter:

@@ -92,10 +92,10 @@ def any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return own[0] if len(own) == 1 else {"anyOf": own}
 
 
-def json_body(schema: dict[str, Any], example: Any) -> dict[str, Any]:
-    """A JSON body that a route needs."""
+def json_body(schema: dict[str, Any], example: Any, is_required: bool = True) -> dict[str, Any]:
+    """A JSON body that a route needs, or takes."""
     media = {"schema": schema, "example": example}
-    return {"requestBody": {"required": True, "content": {"application/json": media}}}
+    return {"requestBody": {"required": is_required, "content": {"application/json": media}}}
 
 
 def row_schema(release: ReleaseInfo, limits: Serve) -> dict[str, Any]:
