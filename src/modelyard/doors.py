@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from modelyard.ledger.ledger import Ledger
     from modelyard.service.app import Service
     from modelyard.service.following import Follower, Opened
+    from modelyard.service.metering import Meter
     from modelyard.service.release_info import Column, ReleaseInfo
 
 STORE = ".modelyard"
@@ -385,6 +386,17 @@ def _counted(service: "Service", serving: Serving) -> "Iterator[None]":
         stack.callback(directory.close)
         service.meter = Meter(directory, ledger)
         yield
+
+
+@contextmanager
+def metered(database: str) -> "Iterator[Meter]":
+    """A meter that counts in a database, for an app that is made without a door."""
+    from modelyard.service.app import Service
+
+    service = Service()
+    with _counted(service, Serving(database=database)):
+        assert service.meter is not None
+        yield service.meter
 
 
 def _follower(service: "Service", serving: Serving, ledger: "Ledger") -> "Follower":

@@ -16,6 +16,8 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("GET", "/v1/models"): "look",
     ("GET", "/v1/models/{name}"): "look",
     ("POST", "/v1/models/{name}/predict"): "predict",
+    ("POST", "/v1/embeddings"): "predict",
+    ("POST", "/v1/moderations"): "predict",
     ("GET", "/v2/models/{name}"): "look",
     ("GET", "/v2/models/{name}/ready"): "look",
     ("POST", "/v2/models/{name}/infer"): "predict",

@@ -4,15 +4,19 @@ Every family of the API goes through `Admission.predict`. Rows are reserved on a
 settled on completion, so metering has one choke-point.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from modelyard.core.errors import RequestInvalid, RequestTooLarge, ServiceBusy
 from modelyard.core.project import Serve
 from modelyard.ledger.limits import Usage
 from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
+from modelyard.runtime.index import unit
 from modelyard.runtime.runtime import Answer, Pools, Runtime
 from modelyard.service.batcher import Batcher
 from modelyard.service.bodies import off_loop
@@ -21,6 +25,7 @@ from modelyard.service.metering import Visit
 from modelyard.service.metrics import Metrics
 
 Row = Mapping[str, Any]
+Made = TypeVar("Made")
 MOST_REQUESTS_ROWS = 8
 """Rows admitted at once, in requests of the largest size."""
 MOST_WAITING_TOKENS = 1 << 18
@@ -59,6 +64,39 @@ class Admission:
 
         Raises BadInput, ServiceBusy, and what reserving for the visit raises.
         """
+
+        async def decoded(found: RowOutputs, pools: Pools | None) -> list[Answer]:
+            return await off_loop(self._size(found, pools), self._runtime.decode, found, pools)
+
+        return await self._answered(rows, visit, decoded)
+
+    async def vectors(
+        self, rows: Sequence[Row], visit: Visit | None = None
+    ) -> tuple[NDArray[np.float32], Usage]:
+        """The vectors (B, W) of rows, of length 1, and what they used.
+
+        Raises RequestInvalid where the release has no vectors, and what `predict` raises.
+        """
+        if self._runtime.index is None:
+            raise RequestInvalid(
+                f"The release {self._runtime.spec.name} answers with "
+                f"{self._runtime.spec.target.kind} and has no vectors to give; releases of kind "
+                "match have."
+            )
+
+        async def vectors(found: RowOutputs, pools: Pools | None) -> NDArray[np.float32]:
+            assert not isinstance(found, TokenOutputs)
+            return unit(found)
+
+        return await self._answered(rows, visit, vectors)
+
+    async def _answered(
+        self,
+        rows: Sequence[Row],
+        visit: Visit | None,
+        made: Callable[[RowOutputs, Pools | None], Awaitable[Made]],
+    ) -> tuple[Made, Usage]:
+        """What is made of the outputs of rows, and what they used."""
         check_limits(rows, self._limits, self._runtime.columns.words)
         self._batcher.refuse_if_full()  # before any work is done for them
         with self.admitted(len(rows)) as ticket:
@@ -67,8 +105,7 @@ class Admission:
             if visit:
                 await visit.reserve(usage)
             done = await self._batcher.outputs(encoded)
-            found = of_rows(done.outputs, encoded)
-            answers = await off_loop(self._size(found, pools), self._runtime.decode, found, pools)
+            answers = await made(of_rows(done.outputs, encoded), pools)
             ticket.usage = replace(usage, compute_us=round(1e6 * done.compute_s))
             if visit:
                 visit.settle(ticket.usage, round(1e6 * done.queue_s))

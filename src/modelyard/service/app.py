@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
-from modelyard.service import native, oip, pages
+from modelyard.service import native, oip, openai_api, pages
 from modelyard.service.access import right_for
 from modelyard.service.admission import Admission
 from modelyard.service.catalogue import Catalogue, Served
@@ -82,6 +82,7 @@ class Service:
         """The routes that the OpenAPI document has."""
         return (
             native.router(self.catalogue, self.metrics),
+            openai_api.router(self.catalogue, self.metrics),
             oip.health(self.server_version),
             oip.models(self.catalogue, self.metrics),
             _operation(self.metrics),

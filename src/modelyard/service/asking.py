@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import Request
 
 from modelyard.core.errors import BadInput, NotAllowed, ServiceBusy
@@ -40,6 +42,10 @@ class Asked:
             _shadows.add(task)
             task.add_done_callback(_shadows.discard)
         return found
+
+    async def vectors(self, rows: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], Usage]:
+        """Vectors and what they used; raises what Admission.vectors raises."""
+        return await self.served.admission.vectors(rows, self.visit)
 
     async def _shadowed(
         self, shadow: Served, rows: Sequence[Mapping[str, Any]], answers: list[Answer]
@@ -77,9 +83,12 @@ def said(answer: Any) -> Any:
 
 
 @contextmanager
-def asked(catalogue: Catalogue, metrics: Metrics, request: Request) -> Iterator[Asked]:
-    """The release that a request names; raises UnknownName, NotAllowed."""
-    name, version = request.path_params["name"], request.path_params.get("version")
+def asked(
+    catalogue: Catalogue, metrics: Metrics, request: Request, name: str | None = None
+) -> Iterator[Asked]:
+    """The release of that name, or that a request's path names; raises UnknownName, NotAllowed."""
+    version = request.path_params.get("version")
+    name = request.path_params["name"] if name is None else name
     visit: Visit | None = request.scope.get(VISIT)
     served = catalogue.find(name, version, _who(request, visit))
     if visit:

@@ -21,10 +21,19 @@ from starlette.types import Message, Receive
 from modelyard.core.errors import KeyRefused, NotAllowed, RequestInvalid
 from modelyard.ledger.database import now_ms
 from modelyard.ledger.directory import Caller, Directory
-from modelyard.ledger.entries import Claim, Demand, Entry, Kept, Record, Repeat, Reservation
+from modelyard.ledger.entries import (
+    Claim,
+    Demand,
+    Entry,
+    Kept,
+    Record,
+    Repeat,
+    Reservation,
+)
 from modelyard.ledger.ledger import Ledger
-from modelyard.ledger.limits import NOTHING, WARNING_SHARE, Limit, Usage, spend_micros
+from modelyard.ledger.limits import NOTHING, Limit, Usage, spend_micros
 from modelyard.ledger.roles import Right, may
+from modelyard.service.rate_headers import rate_headers
 
 Answer = Callable[[Request], Awaitable[Response]]
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -149,7 +158,8 @@ class Meter:
         outcome = "refused" if has_ended else "answered"
         entry = visit.entry(outcome, response.status_code, _kept(response) if key else None)
         await self._ledger.settle(entry)
-        _tell(response, visit)
+        standings = visit.reservation.standings if visit.reservation else ()
+        response.headers.update({"X-Request-Id": visit.id} | rate_headers(standings))
         return response
 
 
@@ -218,28 +228,3 @@ def _kept(response: Response) -> Kept:
 def _again(kept: Kept, visit: Visit) -> Response:
     headers = json.loads(kept.head) | {"Idempotency-Replayed": "true", "X-Request-Id": visit.id}
     return Response(kept.body, kept.status, headers)
-
-
-def _tell(response: Response, visit: Visit) -> None:
-    """Headers that say how much of each limit is left (draft-ietf-httpapi-ratelimit-headers)."""
-    headers = response.headers
-    headers["X-Request-Id"] = visit.id
-    standings = visit.reservation.standings if visit.reservation else ()
-    if not standings:
-        return
-    now_s = now_ms() / 1000
-    policies, lefts, warnings = [], [], []
-    for limit, left in ((each.limit, each.left) for each in standings):
-        resets_in_s = limit.resets_in_s(now_s)
-        if limit.is_hard and resets_in_s is not None:
-            policies.append(
-                f'"{limit.name}";q={limit.amount};w={limit.resets_in_s(limit.window_s(now_s))}'
-            )
-            lefts.append(f'"{limit.name}";r={max(0, left)};t={resets_in_s}')
-        if not limit.is_hard and left < (1 - WARNING_SHARE) * limit.amount:
-            warnings.append(f"{limit.name}: {max(0, left)} of {limit.amount} left")
-    for name, parts in (("RateLimit-Policy", policies), ("RateLimit", lefts)):
-        if parts:
-            headers[name] = ", ".join(parts)
-    if warnings:
-        headers["Modelyard-Warning"] = "; ".join(warnings)

@@ -32,6 +32,8 @@ from modelyard.service.openapi import (
 )
 from modelyard.service.release_info import ReleaseInfo
 
+LIMITS = ("max_rows", "max_characters", "max_body_bytes")
+
 
 class PredictRequest(BaseModel):
     """Rows to answer."""
@@ -55,8 +57,12 @@ class InputReply(BaseModel):
 
 
 class ModelReply(BaseModel):
-    """A model of this service."""
+    """A model of this service; its first four fields are those that OpenAI's clients read."""
 
+    id: str
+    object: str
+    created: int
+    owned_by: str
     name: str
     version: str
     description: str
@@ -67,8 +73,10 @@ class ModelReply(BaseModel):
 
 
 class ModelsReply(BaseModel):
-    """The models of this service."""
+    """The models of this service, twice: as OpenAI's clients read them too."""
 
+    object: str
+    data: list[ModelReply]
     models: list[ModelReply]
 
 
@@ -85,7 +93,8 @@ def router(catalogue: Catalogue, metrics: Metrics) -> APIRouter:
         summary="The models of this service",
     )
     async def models(request: Request) -> Response:
-        return JSONResponse({"models": [_described(each) for each in seen(catalogue, request)]})
+        described = [_described(each) for each in seen(catalogue, request)]
+        return JSONResponse({"object": "list", "data": described, "models": described})
 
     @routes.get(
         "/{name}",
@@ -125,7 +134,10 @@ def router(catalogue: Catalogue, metrics: Metrics) -> APIRouter:
 
 
 def _described(served: Served) -> dict[str, Any]:
-    return served.info.to_json() | {"limits": served.limits.model_dump()}
+    info = served.info
+    as_openai = {"id": info.name, "object": "model", "created": 0, "owned_by": "modelyard"}
+    limits = {name: getattr(served.limits, name) for name in LIMITS}
+    return as_openai | info.to_json() | {"limits": limits}
 
 
 def _reply_model(released: Sequence[Served]) -> type[BaseModel]:

@@ -25,6 +25,7 @@ from modelyard.core.errors import (
 
 PROBLEM_JSON = "application/problem+json"
 MOST_CHARACTERS = 600
+OPENAI = ("/v1/embeddings", "/v1/moderations")
 CLIENT_GONE = 499
 STATUS: dict[type[ModelyardError], int] = {
     UnknownName: 404,
@@ -56,6 +57,21 @@ class OipError(BaseModel):
     """An error of the Open Inference Protocol."""
 
     error: str
+
+
+class OpenAIReason(BaseModel):
+    """What OpenAI tells of an error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """An error of the OpenAI API."""
+
+    error: OpenAIReason
 
 
 class Refusals:
@@ -119,9 +135,11 @@ def answer(
     """An error as a response, in the shape of the family that the request's path names."""
     if len(detail) > MOST_CHARACTERS:
         detail = f"{detail[: MOST_CHARACTERS - 1]}…"
-    if is_oip(request.scope["path"]):
+    path = request.scope["path"]
+    if is_oip(path) or is_openai(path):
         status = 400 if status == 422 else status
-        return JSONResponse({"error": detail}, status, headers)
+        told = detail if is_oip(path) else _openai(status, detail, code)
+        return JSONResponse({"error": told}, status, headers)
     problem: dict[str, Any] = {
         "type": page,
         "title": HTTPStatus(status).phrase,
@@ -139,6 +157,22 @@ def is_oip(path: str) -> bool:
     (True, True, False)
     """
     return path == "/v2" or path.startswith("/v2/")
+
+
+def is_openai(path: str) -> bool:
+    """Whether a path belongs to the OpenAI-compatible family.
+
+    >>> is_openai("/v1/embeddings"), is_openai("/v1/models")
+    (True, False)
+    """
+    return path in OPENAI
+
+
+def _openai(status: int, detail: str, code: str) -> dict[str, Any]:
+    """An error as OpenAI tells it."""
+    kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    own = "server_error" if status >= 500 else kind.get(status, "invalid_request_error")
+    return {"message": detail, "type": own, "param": None, "code": code.replace("-", "_")}
 
 
 def _http(request: Request, error: HTTPException) -> Response:
