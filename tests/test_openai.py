@@ -38,9 +38,9 @@ def client(
     with (
         metered(url) as meter,
         served(runtime, info_of(runtime, folders[kind]), limits, meter) as at,
+        openai.OpenAI(base_url=f"{at}/v1", api_key=key.text, max_retries=0) as client,
     ):
-        with openai.OpenAI(base_url=f"{at}/v1", api_key=key.text, max_retries=0) as client:
-            yield client
+        yield client
 
 
 def test_models(client: openai.OpenAI) -> None:

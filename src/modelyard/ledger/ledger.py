@@ -120,7 +120,7 @@ class Ledger:
             self._changed.notify()
 
     def _work(self) -> None:
-        looked = time.monotonic()
+        looked = -BEAT_SECONDS
         while batch := self._taken():
             waiting = [each for each in batch if each is not _TICK]
             results = self._written([each.operation for each in waiting])

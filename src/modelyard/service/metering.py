@@ -38,6 +38,7 @@ from modelyard.service.rate_headers import rate_headers
 Answer = Callable[[Request], Awaitable[Response]]
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 KEPT_HEADERS = ("content-type", "inference-header-content-length")
+REQUEST_ID = "X-Request-Id"
 VISIT = "modelyard.visit"
 CALLER = "modelyard.caller"
 """Names of what a request carries with it."""
@@ -150,16 +151,16 @@ class Meter:
                 Request(request.scope, digest.receive if key else request.receive)
             )
         except Repeated as repeated:
-            return _again(repeated.kept, visit)
+            return _again(repeated.kept)
         except BaseException as error:
             self._ledger.note(visit.entry(*_ended(error)))
             raise
         has_ended = response.status_code >= 400
         outcome = "refused" if has_ended else "answered"
-        entry = visit.entry(outcome, response.status_code, _kept(response) if key else None)
+        entry = visit.entry(outcome, response.status_code, _kept(response, visit) if key else None)
         await self._ledger.settle(entry)
         standings = visit.reservation.standings if visit.reservation else ()
-        response.headers.update({"X-Request-Id": visit.id} | rate_headers(standings))
+        response.headers.update({REQUEST_ID: visit.id} | rate_headers(standings))
         return response
 
 
@@ -220,11 +221,13 @@ def _ended(error: BaseException) -> tuple[str, int]:
     return ("refused" if Refusals.is_known(error) else "failed"), status
 
 
-def _kept(response: Response) -> Kept:
+def _kept(response: Response, visit: Visit) -> Kept:
     head = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-    return Kept(response.status_code, json.dumps(head), bytes(response.body))
+    told = json.dumps(head | {REQUEST_ID: visit.id})
+    return Kept(response.status_code, told, bytes(response.body))
 
 
-def _again(kept: Kept, visit: Visit) -> Response:
-    headers = json.loads(kept.head) | {"Idempotency-Replayed": "true", "X-Request-Id": visit.id}
+def _again(kept: Kept) -> Response:
+    """The first answer, under the id that it was counted by."""
+    headers = json.loads(kept.head) | {"Idempotency-Replayed": "true"}
     return Response(kept.body, kept.status, headers)
