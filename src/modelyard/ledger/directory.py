@@ -15,7 +15,7 @@ from modelyard.ledger.keys import is_same, parted
 from modelyard.ledger.limits import Limit, Measure, Price
 from modelyard.ledger.roles import Role
 
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.1
 """How often it is seen whether anything has changed."""
 MOST_REMEMBERED = 100_000
 
