@@ -169,7 +169,7 @@ def test_a_clock_that_is_set_counts_every_answer(
     customers.set_limit(engine, "organisation", "acme", "rows", 100, "hour")
     assert customer.ask(1).status_code == 200
     shift_ms = 3_600_000 if clock == "on" else -3_600_000
-    for module in ("service.metering", "ledger.entries", "ledger.directory"):
+    for module in ("service.metering", "ledger.transaction", "ledger.directory"):
         monkeypatch.setattr(
             f"modelyard.{module}.now_ms", lambda: time.time_ns() // 1_000_000 + shift_ms
         )
