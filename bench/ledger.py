@@ -2,18 +2,16 @@
 
 import asyncio
 import secrets
-import shutil
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from bench.figures import WORK, Figure, counted, measures, of_runs
+from bench.figures import Figure, counted, measures, of_runs
 from bench.kill_service import CLIENTS, killed
 from bench.projects import from_sample, parts, rows_of, run
 from modelyard.checks.latency import quantile
@@ -37,21 +35,16 @@ HOURS = 720
 @contextmanager
 def databases() -> Iterator[dict[str, Engine]]:
     """An empty ledger on each kind of database, on this disk."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pgserver
-    WORK.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=WORK))
-    server = pgserver.get_server(folder / "postgresql", cleanup_mode="stop")
-    urls = {"sqlite": f"sqlite:///{folder / 'ledger.sqlite3'}", "postgresql": server.get_uri()}
-    engines = {kind: ready(opened(url)) for kind, url in urls.items()}
-    try:
-        yield engines
-    finally:
-        for engine in engines.values():
-            engine.dispose()
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+    from tests.ledgers import own_postgres
+
+    with own_postgres() as server, tempfile.TemporaryDirectory() as folder:
+        urls = {"sqlite": f"sqlite:///{folder}/ledger.sqlite3", "postgresql": server.get_uri()}
+        engines = {kind: ready(opened(url)) for kind, url in urls.items()}
+        try:
+            yield engines
+        finally:
+            for engine in engines.values():
+                engine.dispose()
 
 
 def _url(engine: Engine) -> str:
