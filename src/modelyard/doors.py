@@ -330,6 +330,9 @@ class Serving:
     database: str | None = None
     deployed: bool = False
     repository: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    proxies: tuple[str, ...] = ()
     tell: Callable[[str], None] = lambda sentence: None
 
 
@@ -337,7 +340,7 @@ def serve_releases(serving: Serving, host: str, port: int, ready: Callable[[str]
     """Verify and open releases and serve them until stopped; `ready` gets the address."""
     from modelyard import __version__
     from modelyard.service.app import Service
-    from modelyard.service.server import serve
+    from modelyard.service.server import Listening, serve
 
     with ExitStack() as stack:
         service = Service(server_version=__version__)
@@ -346,7 +349,13 @@ def serve_releases(serving: Serving, host: str, port: int, ready: Callable[[str]
             service.add(*opened(folder, serving))
         if serving.database is not None:
             stack.enter_context(_counted(service, serving))
-        serve(service.app(), host, port, ready, is_shared=serving.is_shared)
+        listening = Listening(
+            serving.certificate,
+            serving.private_key,
+            serving.proxies,
+            is_shared=serving.is_shared,
+        )
+        serve(service.app(), host, port, ready, listening)
 
 
 def opened(given: Path, serving: Serving) -> "Opened":

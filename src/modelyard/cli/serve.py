@@ -38,6 +38,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=1, help="processes that share the port (default: 1)"
     )
+    parser.add_argument("--certificate", type=Path, metavar="FILE", help="PEM file, for TLS")
+    parser.add_argument("--private-key", type=Path, metavar="FILE", help="PEM file, its key")
+    parser.add_argument(
+        "--proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="believe what this address forwards of a client's own; may be given again",
+    )
     parser.add_argument(
         "--threads",
         type=int,
@@ -66,6 +75,9 @@ def main(options: argparse.Namespace) -> int:
         database,
         options.deployed,
         options.repository,
+        options.certificate,
+        options.private_key,
+        tuple(options.proxy),
         _tell,
     )
     serve_releases(serving, options.host, options.port, _ready)
@@ -105,6 +117,8 @@ def _together(options: argparse.Namespace) -> int:
     from modelyard.service.workers import serve_together
 
     given: dict[str, object] = {
+        "--certificate": options.certificate,
+        "--private-key": options.private_key,
         "--repository": options.repository,
         "--public-key": options.public_key,
         "--candidates": options.candidates,
@@ -114,6 +128,7 @@ def _together(options: argparse.Namespace) -> int:
         "--database": options.database,
     }
     words = [word for name, value in given.items() if value for word in (name, str(value))]
+    words += [word for each in options.proxy for word in ("--proxy", each)]
     words += ["--dev"] * options.dev + ["--deployed"] * options.deployed
     command = [sys.executable, "-m", "modelyard", "serve", *words]
     if not options.deployed:  # the same for all of them, also for those that are started later

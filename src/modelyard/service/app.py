@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
+from modelyard.core.errors import ServiceBusy
 from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
 from modelyard.service import native, oip, openai_api, pages
@@ -21,7 +22,7 @@ from modelyard.service.catalogue import Catalogue, Served
 from modelyard.service.metering import Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.observed import Observed, Route
-from modelyard.service.openapi import add_keys
+from modelyard.service.openapi import add_keys, problems
 from modelyard.service.problems import Refusals
 from modelyard.service.release_info import ReleaseInfo
 
@@ -85,7 +86,7 @@ class Service:
             openai_api.router(self.catalogue, self.metrics),
             oip.health(self.server_version),
             oip.models(self.catalogue, self.metrics),
-            _operation(self.metrics),
+            _operation(self),
             *self.more,
         )
 
@@ -106,6 +107,14 @@ class Service:
             add_keys(document)
         return document
 
+    def unready(self) -> str:
+        """Why no rows can be answered now; "" where they can."""
+        if not self.catalogue.all():
+            return "No release is loaded; deploy one, or ask again a little later."
+        if self.meter and self.meter.is_away:
+            return "The ledger's database is away, and nothing is answered uncounted."
+        return ""
+
     def _retry_after_s(self) -> int:
         """When a request that was refused as busy may come again."""
         return max((each.admission.retry_after_s() for each in self.catalogue.all()), default=1)
@@ -125,11 +134,18 @@ def answers_rows(route: APIRoute) -> bool:
     return "POST" in (route.methods or ()) and right_for("POST", route.path) == "predict"
 
 
-def _operation(metrics: Metrics) -> APIRouter:
+def _operation(service: Service) -> APIRouter:
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/health", summary="Whether the service answers")
+    @routes.get("/livez", summary="Whether the process lives")
     async def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @routes.get("/readyz", responses=problems(503), summary="Whether it takes requests for rows")
+    async def ready() -> Response:
+        if reason := service.unready():
+            raise ServiceBusy(reason)
         return JSONResponse({"status": "ok"})
 
     @routes.get(
@@ -139,6 +155,6 @@ def _operation(metrics: Metrics) -> APIRouter:
         summary="Counts and times, in Prometheus form",
     )
     async def measured() -> Response:
-        return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return routes

@@ -125,6 +125,11 @@ class Meter:
         self._directory = directory
         self._ledger = ledger
 
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing can be counted now, and so nothing answered."""
+        return self._directory.is_away
+
     async def caller(self, request: Request, right: Right) -> Caller:
         """Who asks; raises KeyRefused, NotAllowed, LedgerAway."""
         text = _key_in(request)
