@@ -23,7 +23,7 @@ COMMANDS = (
         "bench",
         "candidates",
     ),
-    *("customer", "key", "limit", "usage"),
+    *("customer", "key", "limit", "usage", "ledger"),
     *("samples", "backbones"),
 )
 
