@@ -47,8 +47,21 @@ def postgres() -> Iterator[str]:
 @pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    return empty(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def other_url(url: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of the other kind than `url`."""
+    other = KINDS[url.startswith(KINDS[0])]
+    return empty(other, request, tmp_path / "other")
+
+
+def empty(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of a new database."""
+    if kind == "sqlite":
+        folder.mkdir(exist_ok=True)
+        return f"sqlite:///{folder / 'ledger.sqlite3'}"
     import psycopg
 
     server = str(request.getfixturevalue("postgres"))

@@ -447,11 +447,17 @@ def ledger_url(given: str | None) -> str:
 
 def ledger_database(url: str | None) -> "Engine":
     """The ledger's database with its tables, made where there are none."""
-    from modelyard.ledger.database import opened
     from modelyard.ledger.revisions import ready
 
+    return ready(ledger_as_it_is(url))
+
+
+def ledger_as_it_is(url: str | None) -> "Engine":
+    """The ledger's database, whatever tables it has."""
+    from modelyard.ledger.database import opened
+
     config_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    return ready(opened(ledger_url(url)))
+    return opened(ledger_url(url))
 
 
 def _examples(runtime: Runtime) -> Encoded:

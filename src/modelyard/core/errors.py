@@ -24,6 +24,7 @@
     │   ├── ResultMissing            what a stage makes, before it has run
     │   ├── ReleaseChanged           a file differs from what was signed
     │   ├── ReleaseUntrusted         no signature, or not by a known key
+    │   ├── BackupUnusable           a backup of the ledger that is damaged or unknown
     │   ├── RequestInvalid           a request the API cannot answer (422)
     │   └── RequestTooLarge          over a limit of the API (413)
     ├── RequirementFailed            exit status 1: [accept] does not hold
@@ -196,6 +197,12 @@ class ReleaseUntrusted(BadInput):
     """A release without a signature, or signed by a key that is not trusted."""
 
     code = "release-untrusted"
+
+
+class BackupUnusable(BadInput):
+    """A backup of the ledger that is damaged, or that this Modelyard does not read."""
+
+    code = "backup-unusable"
 
 
 class RequestInvalid(BadInput):

@@ -203,6 +203,8 @@ def remove_limit(engine: Engine, limit: int, scope: Scope = EVERYBODY) -> None:
             raise UnknownName(f"There is no limit {limit}.")
         _row(connection, row["subject_kind"], row["subject_id"], scope)
         connection.execute(delete(schema.limits).where(own))
+        for table in (schema.counters, schema.holds):  # another may get its number
+            connection.execute(delete(table).where(table.c.limit_id == limit))
         changed(engine, connection)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
@@ -87,6 +87,26 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """A connection that only reads; raises LedgerAway."""
     with _told(), engine.connect().execution_options(reads_only=True) as connection:
         yield connection
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one moment, whatever is written meanwhile; raises LedgerAway."""
+    options: dict[str, Any] = {"reads_only": True}
+    if engine.dialect.name == POSTGRESQL:
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with _told(), engine.connect().execution_options(**options) as connection:
+        yield connection
+
+
+def hold_still(connection: Connection, *tables: Table) -> None:
+    """Have others wait with what they write into tables until this transaction ends.
+
+    With SQLite they wait anyway.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        names = ", ".join(table.name for table in tables)
+        connection.execute(text(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 @contextmanager
