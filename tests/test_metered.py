@@ -1,5 +1,6 @@
 """A metered service over HTTP: keys, limits, idempotency, and what is counted when things break."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -273,6 +274,24 @@ def test_a_budget_holds_over_workers_and_a_revoked_key_is_refused_by_all(
         assert set(late) == {401}
         parent.terminate()
         assert parent.wait(30) == 0
+
+
+def test_the_log_names_no_person_and_nothing_asked(release: Path, url: str, key: str) -> None:
+    with commanded("--database", url, "--log", str(release)) as (parent, at):
+        asks = httpx.Client(headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+        with asks:
+            asks.post(f"{at}{PREDICT}", json={"rows": [{COLUMN: "a good film"}]})
+            asks.get(f"{at}/v1/models?name=ann")
+        parent.terminate()
+        _, told = parent.communicate(timeout=30)
+    asked, looked = [json.loads(line) for line in told.splitlines()]
+    assert (asked["route"], asked["status"], asked["rows"]) == (
+        "/v1/models/{name}/predict", 200, 1,
+    )  # fmt: skip
+    assert asked["key"] == key.split("_")[1] and asked["release"] == "tiny"
+    assert looked["route"] == "/v1/models"
+    for secret in (key.split("_")[2], "good film", "ann", "127.0.0.1"):
+        assert secret not in told
 
 
 def _statuses(asks: Customer, pool: ThreadPoolExecutor) -> Iterator[int]:

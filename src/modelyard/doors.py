@@ -333,6 +333,7 @@ class Serving:
     certificate: Path | None = None
     private_key: Path | None = None
     proxies: tuple[str, ...] = ()
+    logs: bool = False
     tell: Callable[[str], None] = lambda sentence: None
 
 
@@ -340,10 +341,12 @@ def serve_releases(serving: Serving, host: str, port: int, ready: Callable[[str]
     """Verify and open releases and serve them until stopped; `ready` gets the address."""
     from modelyard import __version__
     from modelyard.service.app import Service
+    from modelyard.service.request_log import to_stderr
     from modelyard.service.server import Listening, serve
 
     with ExitStack() as stack:
-        service = Service(server_version=__version__)
+        log = to_stderr if serving.logs else None
+        service = Service(server_version=__version__, log=log)
         folders = () if serving.deployed else (serving.releases or (release_folder(None),))
         for folder in folders:
             service.add(*opened(folder, serving))
@@ -454,10 +457,12 @@ def ledger_database(url: str | None) -> "Engine":
 
 def ledger_as_it_is(url: str | None) -> "Engine":
     """The ledger's database, whatever tables it has."""
-    from modelyard.ledger.database import opened
+    from modelyard.ledger.database import default_file, opened
 
-    config_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    return opened(ledger_url(url))
+    found = ledger_url(url)
+    if found == default_file(config_folder()):
+        config_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    return opened(found)
 
 
 def _examples(runtime: Runtime) -> Encoded:

@@ -48,6 +48,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="believe what this address forwards of a client's own; may be given again",
     )
     parser.add_argument(
+        "--log", action="store_true", help="a line of JSON on stderr for each request"
+    )
+    parser.add_argument(
         "--threads",
         type=int,
         help="processors for each worker (default: all there are, shared out among them)",
@@ -78,6 +81,7 @@ def main(options: argparse.Namespace) -> int:
         options.certificate,
         options.private_key,
         tuple(options.proxy),
+        options.log,
         _tell,
     )
     serve_releases(serving, options.host, options.port, _ready)
@@ -130,6 +134,7 @@ def _together(options: argparse.Namespace) -> int:
     words = [word for name, value in given.items() if value for word in (name, str(value))]
     words += [word for each in options.proxy for word in ("--proxy", each)]
     words += ["--dev"] * options.dev + ["--deployed"] * options.deployed
+    words += ["--log"] * options.log
     command = [sys.executable, "-m", "modelyard", "serve", *words]
     if not options.deployed:  # the same for all of them, also for those that are started later
         given_releases = options.releases or [None]

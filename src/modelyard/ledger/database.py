@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
@@ -133,9 +134,14 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def default_url(folder: str | os.PathLike[str]) -> str:
+def default_url(folder: Path) -> str:
     """The URL of $MODELYARD_DATABASE, or of a file in a folder."""
-    return os.environ.get(URL) or f"sqlite:///{os.path.join(folder, FILE)}"  # noqa: PTH118
+    return os.environ.get(URL) or default_file(folder)
+
+
+def default_file(folder: Path) -> str:
+    """The URL of the file that a ledger is in where no other is named."""
+    return f"sqlite:///{folder / FILE}"
 
 
 def tables(engine: Engine) -> set[str]:

@@ -25,6 +25,7 @@ from modelyard.service.observed import Observed, Route
 from modelyard.service.openapi import add_keys, problems
 from modelyard.service.problems import Refusals
 from modelyard.service.release_info import ReleaseInfo
+from modelyard.service.request_log import Log
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Service:
     meter: Meter | None = None
     """With one each request needs a key and is counted; without, nobody is asked for one."""
     server_version: str = "0"
+    log: Log | None = None
     more: list[APIRouter] = field(default_factory=list)
     """Routes beside those that answer rows."""
     loop: asyncio.AbstractEventLoop | None = None
@@ -68,7 +70,7 @@ class Service:
             if isinstance(r, APIRoute)
         ]
         app.openapi = self._document  # type: ignore[method-assign]
-        return Observed(app, self.metrics, routes, refusals, self.meter)
+        return Observed(app, self.metrics, routes, refusals, self.meter, self.log)
 
     def _app(self) -> FastAPI:
         @asynccontextmanager

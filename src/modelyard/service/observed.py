@@ -16,9 +16,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelyard.service.access import right_for
-from modelyard.service.metering import CALLER, Meter
+from modelyard.service.metering import CALLER, VISIT, Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.problems import Refusals
+from modelyard.service.request_log import Log, line_of
 
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -51,7 +52,9 @@ class Observed:
         routes: Iterable[Route],
         refusals: Refusals,
         meter: Meter | None = None,
+        log: Log | None = None,
     ):
+        self._log = log
         self._app = app
         self._meter = meter
         self._metrics = metrics
@@ -64,7 +67,7 @@ class Observed:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        status = 500
+        status, own = 500, scope
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -86,7 +89,10 @@ class Observed:
                 await app({**inner, ROUTE: route and route.path}, receive, sent)
         finally:
             taken = time.perf_counter() - start
-            self._metrics.answered(route.path if route else OTHER, method, status, taken)
+            path = route.path if route else OTHER
+            self._metrics.answered(path, method, status, taken)
+            if self._log:
+                self._log(line_of(path, method, status, taken, own.get(VISIT)))
 
     async def _closed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, for those whose key has the right to the route."""
