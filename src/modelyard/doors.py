@@ -343,6 +343,7 @@ def serve_releases(serving: Serving, host: str, port: int, ready: Callable[[str]
     from modelyard.service.app import Service
     from modelyard.service.request_log import to_stderr
     from modelyard.service.server import Listening, serve
+    from modelyard.service.traces import traced
 
     with ExitStack() as stack:
         log = to_stderr if serving.logs else None
@@ -358,7 +359,9 @@ def serve_releases(serving: Serving, host: str, port: int, ready: Callable[[str]
             serving.proxies,
             is_shared=serving.is_shared,
         )
-        serve(service.app(), host, port, ready, listening)
+        app, ended = traced(service.app())
+        stack.callback(ended)
+        serve(app, host, port, ready, listening)
 
 
 def opened(given: Path, serving: Serving) -> "Opened":

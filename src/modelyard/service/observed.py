@@ -73,6 +73,7 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                scope[VISIT] = own.get(VISIT)  # for what stands around
                 message["headers"] = with_security(message.get("headers", []))
             await send(message)
 
