@@ -24,6 +24,7 @@
     │   ├── ResultMissing            what a stage makes, before it has run
     │   ├── ReleaseChanged           a file differs from what was signed
     │   ├── ReleaseUntrusted         no signature, or not by a known key
+    │   ├── NameTaken                what is to be new has the name of another (409)
     │   ├── RequestInvalid           a request the API cannot answer (422)
     │   └── RequestTooLarge          over a limit of the API (413)
     ├── RequirementFailed            exit status 1: [accept] does not hold
@@ -196,6 +197,12 @@ class ReleaseUntrusted(BadInput):
     """A release without a signature, or signed by a key that is not trusted."""
 
     code = "release-untrusted"
+
+
+class NameTaken(BadInput):
+    """What is to be new has a name that another has already."""
+
+    code = "name-taken"
 
 
 class RequestInvalid(BadInput):

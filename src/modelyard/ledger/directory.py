@@ -9,7 +9,7 @@ from sqlalchemy import Engine, or_, select
 
 from modelyard.core.errors import KeyRefused, LedgerAway
 from modelyard.ledger import schema
-from modelyard.ledger.customers import GENERATION, Scope
+from modelyard.ledger.customers import GENERATION, Scope, keys_with_roles
 from modelyard.ledger.database import now_ms, reading
 from modelyard.ledger.keys import is_same, parted
 from modelyard.ledger.limits import Limit, Measure, Price
@@ -84,7 +84,8 @@ class Directory:
     def _read(self, name: str) -> Caller | None:
         keys, limits = schema.keys, schema.limits
         with reading(self._engine) as connection:
-            row = connection.execute(select(keys).where(keys.c.id == name)).mappings().first()
+            asked = keys_with_roles().where(keys.c.id == name)
+            row = connection.execute(asked).mappings().first()
             if row is None:
                 return None
             subjects = {
@@ -96,8 +97,8 @@ class Directory:
                 (limits.c.subject_kind == kind) & (limits.c.subject_id == subject)
                 for kind, subject in subjects.items()
             ]
-            asked = select(limits).where(or_(*own)).order_by(limits.c.id)
-            held = connection.execute(asked).mappings().all()
+            query = select(limits).where(or_(*own)).order_by(limits.c.id)
+            held = connection.execute(query).mappings().all()
             priced = connection.execute(select(schema.prices)).mappings().all()
         prices: dict[str, dict[Measure, Price]] = {}
         for each in priced:
