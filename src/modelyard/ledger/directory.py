@@ -9,7 +9,7 @@ from sqlalchemy import Engine, or_, select
 
 from modelyard.core.errors import KeyRefused, LedgerAway
 from modelyard.ledger import schema
-from modelyard.ledger.customers import GENERATION, Scope, keys_with_roles
+from modelyard.ledger.customers import EVERYBODY, GENERATION, Scope, keys_with_roles
 from modelyard.ledger.database import now_ms, reading
 from modelyard.ledger.keys import is_same, parted
 from modelyard.ledger.limits import Limit, Measure, Price
@@ -38,8 +38,10 @@ class Caller:
 
     @property
     def scope(self) -> Scope:
-        """What it sees of customers; an admin sees all."""
-        return Scope(self.organisation_id, self.project_id)
+        """What it sees of customers; an admin sees all, anybody else one organisation at most."""
+        if self.role == "admin":
+            return EVERYBODY
+        return Scope(self.organisation_id or "", self.project_id)
 
     def prices_of(self, release: str) -> Mapping[Measure, Price]:
         """What a release costs; where nothing is said of it, what any costs."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
+from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
@@ -124,6 +125,11 @@ class Meter:
     def __init__(self, directory: Directory, ledger: Ledger):
         self._directory = directory
         self._ledger = ledger
+
+    @property
+    def engine(self) -> Engine:
+        """The ledger's database."""
+        return self._ledger.engine
 
     async def caller(self, request: Request, right: Right) -> Caller:
         """Who asks; raises KeyRefused, NotAllowed, LedgerAway."""
