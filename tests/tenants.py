@@ -25,9 +25,9 @@ from modelyard.service.following import Follower
 from modelyard.service.repository import Repository
 from modelyard.service.repository import router as repository_router
 
-HOUR_S = 1_795_000_000 // 3600 * 3600
-MONTH = "2026-11"
-"""The month that HOUR_S is in."""
+HOUR_S = 1_741_003_200
+MONTH = "2025-03"
+"""The month that HOUR_S is in, which is over."""
 TABLES = ("organisations", "projects", "users", "keys", "limits", "prices", "state", "rollups")
 Row = dict[str, Any]
 
