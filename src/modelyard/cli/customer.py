@@ -13,6 +13,8 @@ ACTIONS = {
     "add": ("a new organisation", ("name",)),
     "project": ("a new project of an organisation", ("organisation", "name")),
     "user": ("a new user of an organisation", ("organisation", "name", "role")),
+    "role": ("another role for a user, which the user's keys have at once", ("user", "role")),
+    "remove-user": ("take a user away, and revoke the user's keys", ("user",)),
     "list": ("all organisations, with their projects and users", ()),
 }
 ROLES = ("owner", "developer", "billing", "viewer")
@@ -48,6 +50,11 @@ def _rows(engine: "Engine", options: argparse.Namespace) -> list[dict[str, Any]]
         case "user":
             args = (engine, options.organisation, options.name, options.role)
             return [customers.add_user(*args)]
+        case "role":
+            return [customers.set_role(engine, options.user, options.role)]
+        case "remove-user":
+            customers.remove_user(engine, options.user)
+            return []
     return [row for org in customers.listed(engine, "organisation") for row in _whole(engine, org)]
 
 

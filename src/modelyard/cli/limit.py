@@ -69,4 +69,5 @@ def _line(row: Mapping[str, Any]) -> str:
     kind = "at most" if row["is_hard"] else "warns at"
     what = row["measure"].replace("_", " ")
     owner = f"{row['subject_kind']} {row['subject_id']}"
-    return f"{row['id']}  {owner}: {kind} {row['amount']:,} {what}{when}"
+    by = ", set by the customer" if row["set_by"] == "customer" else ""
+    return f"{row['id']}  {owner}: {kind} {row['amount']:,} {what}{when}{by}"

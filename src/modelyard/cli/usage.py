@@ -1,35 +1,23 @@
 """Usage of customers in a month, from the ledger's roll-ups; or events for billing elsewhere."""
 
 import argparse
-import calendar
 import json
-import re
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.cli.customer import print_rows
 from modelyard.cli.options import add_database, add_json
+from modelyard.ledger.periods import BY, columns, month, this_month
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from modelyard.ledger.customers import Scope
     from modelyard.ledger.exports import Exported, Wanted
-    from modelyard.ledger.usage import Period
 
-BY = {
-    "organisation": "organisation_id",
-    "project": "project_id",
-    "key": "key_id",
-    "release": "release",
-    "version": "version",
-    "hour": "hour_s",
-}
 FORMS = ("cloudevents", "openmeter", "lago", "stripe")
-MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +62,7 @@ def main(options: argparse.Namespace) -> int:
     from modelyard.doors import ledger_database
     from modelyard.ledger import customers
 
-    names = options.by.split(",")
-    if strange := [name for name in names if name not in BY]:
-        raise SettingInvalid(f"--by takes some of {', '.join(BY)}; got {', '.join(strange)}.")
+    by = columns(options.by.split(","))
     if not options.export and (options.out or options.ids or options.after is not None):
         raise SettingInvalid("--after, --ids and --out go with --export FORM; give that too.")
     engine = ledger_database(options.database)
@@ -87,7 +73,7 @@ def main(options: argparse.Namespace) -> int:
             scope = customers.Scope(found["id"])
         if options.export:
             return _export(engine, scope, options)
-        return _print(engine, scope, [BY[name] for name in names], options)
+        return _print(engine, scope, by, options)
     finally:
         engine.dispose()
 
@@ -95,7 +81,9 @@ def main(options: argparse.Namespace) -> int:
 def _print(engine: "Engine", scope: "Scope", by: list[str], options: argparse.Namespace) -> int:
     from modelyard.ledger import usage
 
-    print_rows(usage.used(engine, month(options.month), by, scope), options.json, _line)
+    print_rows(
+        usage.used(engine, month(options.month or this_month()), by, scope), options.json, _line
+    )
     return 0
 
 
@@ -121,7 +109,7 @@ def _wanted(scope: "Scope", options: argparse.Namespace) -> "Wanted":
     if after is not None and not 0 <= after < 2**63:
         raise SettingInvalid(f"--after takes the number of a record, from 0; got {after}.")
     is_whole = options.month is None and after is not None
-    period = None if is_whole else month(options.month)
+    period = None if is_whole else month(options.month or this_month())
     return Wanted(after or 0, period, scope.organisation_id)
 
 
@@ -152,23 +140,6 @@ def _tell(done: "Exported", options: argparse.Namespace) -> None:
         f"{done.events:,} events of {done.records:,} records; go on with --after {done.last}",
         file=place,
     )
-
-
-def month(given: str | None) -> "Period":
-    """The hours of a month; raises SettingInvalid."""
-    from modelyard.core.errors import SettingInvalid
-    from modelyard.ledger.usage import Period
-
-    text = given or time.strftime("%Y-%m", time.gmtime())
-    found = MONTH.fullmatch(text)
-    if not found:
-        raise SettingInvalid(f"--month takes a year and a month, as in 2026-11; got {text!r}.")
-    year, number = int(found[1]), int(found[2])
-    start, end = (
-        calendar.timegm((y, m, 1, 0, 0, 0))
-        for y, m in ((year, number), (year + number // 12, number % 12 + 1))
-    )
-    return Period(start, end)
 
 
 def _line(row: Mapping[str, Any]) -> str:

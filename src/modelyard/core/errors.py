@@ -25,6 +25,7 @@
     │   ├── ReleaseChanged           a file differs from what was signed
     │   ├── ReleaseUntrusted         no signature, or not by a known key
     │   ├── BackupUnusable           a backup of the ledger that is damaged or unknown
+    │   ├── NameTaken                what is to be new has the name of another (409)
     │   ├── RequestInvalid           a request the API cannot answer (422)
     │   └── RequestTooLarge          over a limit of the API (413)
     ├── RequirementFailed            exit status 1: [accept] does not hold
@@ -203,6 +204,12 @@ class BackupUnusable(BadInput):
     """A backup of the ledger that is damaged, or that this Modelyard does not read."""
 
     code = "backup-unusable"
+
+
+class NameTaken(BadInput):
+    """What is to be new has a name that another has already."""
+
+    code = "name-taken"
 
 
 class RequestInvalid(BadInput):

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, or_, select
 
 from modelyard.core.errors import KeyRefused, LedgerAway
 from modelyard.ledger import schema
-from modelyard.ledger.customers import GENERATION, Scope
+from modelyard.ledger.customers import EVERYBODY, GENERATION, Scope, keys_with_roles
 from modelyard.ledger.database import now_ms, reading
 from modelyard.ledger.keys import is_same, parted
 from modelyard.ledger.limits import Limit, Measure, Price
@@ -40,8 +40,10 @@ class Caller:
 
     @property
     def scope(self) -> Scope:
-        """What it sees of customers; an admin sees all."""
-        return Scope(self.organisation_id, self.project_id)
+        """What it sees of customers; an admin sees all, anybody else one organisation at most."""
+        if self.role == "admin":
+            return EVERYBODY
+        return Scope(self.organisation_id or "", self.project_id)
 
     def prices_of(self, release: str) -> Mapping[Measure, Price]:
         """What a release costs; where nothing is said of it, what any costs."""
@@ -92,7 +94,8 @@ class Directory:
     def _read(self, name: str) -> Caller | None:
         keys, limits = schema.keys, schema.limits
         with reading(self._engine) as connection:
-            row = connection.execute(select(keys).where(keys.c.id == name)).mappings().first()
+            asked = keys_with_roles().where(keys.c.id == name)
+            row = connection.execute(asked).mappings().first()
             if row is None:
                 return None
             subjects = {
@@ -104,8 +107,8 @@ class Directory:
                 (limits.c.subject_kind == kind) & (limits.c.subject_id == subject)
                 for kind, subject in subjects.items()
             ]
-            asked = select(limits).where(or_(*own)).order_by(limits.c.id)
-            held = connection.execute(asked).mappings().all()
+            query = select(limits).where(or_(*own)).order_by(limits.c.id)
+            held = connection.execute(query).mappings().all()
             priced = connection.execute(select(schema.prices)).mappings().all()
         prices: dict[str, dict[Measure, Price]] = {}
         for each in priced:

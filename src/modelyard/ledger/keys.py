@@ -9,6 +9,14 @@ from dataclasses import dataclass
 PREFIX = "my"
 KEY = re.compile(rf"{PREFIX}_([0-9a-f]{{12}})_([0-9a-f]{{48}})")
 
+IDS = {
+    "organisation": "^org_[0-9a-f]{16}$",
+    "project": "^prj_[0-9a-f]{16}$",
+    "user": "^usr_[0-9a-f]{16}$",
+    "key": "^[0-9a-f]{12}$",
+}
+"""The form that the ids of each kind have."""
+
 
 @dataclass(frozen=True)
 class NewKey:

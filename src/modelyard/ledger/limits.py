@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 Measure = Literal["requests", "rows", "tokens", "images", "compute_us", "spend_micros", "at_once"]
+SetBy = Literal["admin", "customer"]
 Period = Literal["second", "minute", "hour", "day", "month", "ever"]
 MEASURES: tuple[Measure, ...] = (
     "requests", "rows", "tokens", "images", "compute_us", "spend_micros", "at_once",
@@ -41,6 +42,7 @@ NOTHING = Usage(requests=0)
 class Limit:
     """At most `amount` of a measure in a period; a soft one only warns.
 
+    All limits hold together, so that what a customer has set can only lower what an admin allows.
     Of the measure `at_once`, which counts requests that are being answered, the period is "ever".
     """
 
@@ -51,6 +53,7 @@ class Limit:
     period: Period
     amount: int
     is_hard: bool = True
+    set_by: SetBy = "admin"
 
     @property
     def name(self) -> str:
@@ -58,8 +61,11 @@ class Limit:
 
         >>> Limit(1, "key", "k", "rows", "minute", 100).name
         'key-rows-minute'
+        >>> Limit(1, "key", "k", "rows", "minute", 100, set_by="customer").name
+        'key-rows-minute-own'
         """
-        return "-".join((self.subject_kind, self.measure.replace("_", "-"), self.period))
+        parts = [self.subject_kind, self.measure.replace("_", "-"), self.period]
+        return "-".join(parts + (["own"] if self.set_by == "customer" else []))
 
     def window_s(self, now_s: float) -> int:
         """The moment at which the period of `now_s` began, in seconds since 1970 (UTC).

@@ -66,6 +66,7 @@ keys = Table(
     Column("expires_ms", Big),
     Column("revoked_ms", Big),
 )
+"""`role` is that of an admin's or a program's key; a user's key has the role of the user."""
 limits = Table(
     "limits",
     TABLES,
@@ -76,8 +77,11 @@ limits = Table(
     Column("period", String(10), nullable=False),
     Column("amount", Big, nullable=False),
     Column("is_hard", Boolean, nullable=False),
-    UniqueConstraint("subject_kind", "subject_id", "measure", "period", "is_hard"),
+    Column("set_by", String(10), nullable=False),
+    UniqueConstraint("subject_kind", "subject_id", "measure", "period", "is_hard", "set_by"),
+    sqlite_autoincrement=True,
 )
+"""An id is never given twice, or a new limit would begin with the counter of one removed."""
 counters = Table(
     "counters",
     TABLES,

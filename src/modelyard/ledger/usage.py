@@ -12,26 +12,18 @@ from modelyard.ledger.customers import EVERYBODY, Scope
 from modelyard.ledger.database import hold_still, reading, snapshot, writing
 from modelyard.ledger.entries import HOUR_MS
 from modelyard.ledger.limits import USED
+from modelyard.ledger.periods import Period as Period
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BY = ("organisation_id", "project_id", "key_id", "release", "version", "hour_s")
 PLACE = ("organisation_id", "hour_s", "project_id", "key_id", "release", "version")
-
-
-@dataclass(frozen=True)
-class Period:
-    """From a moment to before another, in whole hours since 1970 (UTC)."""
-
-    start_s: int
-    end_s: int
 
 
 def used(
     engine: Engine, period: Period, by: Sequence[str] = ("release",), scope: Scope = EVERYBODY
 ) -> list[dict[str, Any]]:
-    """What was used in a period, by some of BY."""
+    """What was used in a period, by some columns of BY."""
     rollups = schema.rollups.c
     names = [rollups[name] for name in by]
     sums = [func.coalesce(func.sum(rollups[name]), 0).label(name) for name in USED]

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from modelyard.core.errors import ServiceBusy
 from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
-from modelyard.service import native, oip, openai_api, pages
+from modelyard.service import customers_api, native, oip, openai_api, pages
 from modelyard.service.access import right_for
 from modelyard.service.admission import Admission
 from modelyard.service.catalogue import Catalogue, Served
@@ -89,6 +89,7 @@ class Service:
             oip.health(self.server_version),
             oip.models(self.catalogue, self.metrics),
             _operation(self),
+            *((customers_api.router(self.meter.engine),) if self.meter else ()),
             *self.more,
         )
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
+from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
@@ -131,6 +132,11 @@ class Meter:
     def is_away(self) -> bool:
         """Whether nothing can be counted now, and so nothing answered."""
         return self._directory.is_away
+
+    @property
+    def engine(self) -> Engine:
+        """The ledger's database."""
+        return self._ledger.engine
 
     async def caller(self, request: Request, right: Right) -> Caller:
         """Who asks; raises KeyRefused, NotAllowed, LedgerAway."""

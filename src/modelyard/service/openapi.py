@@ -16,9 +16,10 @@ SAID = {
     400: "The request cannot be answered; `error` says why.",
     401: "The request has no key, or one that does not hold.",
     403: "The key may not do this.",
-    404: "There is no such model or version.",
+    404: "There is no such model, version or id here.",
     408: "The body did not arrive in time.",
-    409: "The idempotency key stands for another request, or for one that is being answered.",
+    409: "The name is taken, or the idempotency key stands for another request or for one that is "
+    "being answered.",
     413: "The body, the rows or a text are over a limit.",
     415: "The body's type or compression is not read here.",
     422: "The request cannot be answered; `detail` says why.",

@@ -16,6 +16,7 @@ from modelyard.core.errors import (
     LedgerAway,
     LimitReached,
     ModelyardError,
+    NameTaken,
     NotAllowed,
     RequestRepeated,
     RequestTooLarge,
@@ -36,6 +37,7 @@ STATUS: dict[type[ModelyardError], int] = {
     NotAllowed: 403,
     LimitReached: 429,
     RequestRepeated: 409,
+    NameTaken: 409,
     BadInput: 422,
 }
 KNOWN: tuple[type[Exception], ...] = (*STATUS, HTTPException, ClientDisconnect)

@@ -51,6 +51,7 @@ def upgrade() -> None:
         sa.Column("period", sa.String(length=10), nullable=False),
         sa.Column("amount", Big, nullable=False),
         sa.Column("is_hard", sa.Boolean(), nullable=False),
+        sa.Column("set_by", sa.String(length=10), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_limits"),
         sa.UniqueConstraint(
             "subject_kind",
@@ -58,8 +59,10 @@ def upgrade() -> None:
             "measure",
             "period",
             "is_hard",
-            name="uq_limits_subject_kind_subject_id_measure_period_is_hard",
+            "set_by",
+            name="uq_limits_subject_kind_subject_id_measure_period_is_hard_set_by",
         ),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "organisations",
