@@ -59,7 +59,7 @@ def _add_ages(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Do it, and print what came of it; 1 where roll-ups are not what they should be."""
-    from modelyard.doors import ledger_as_it_is
+    from modelyard.serving import ledger_as_it_is
 
     engine = ledger_as_it_is(options.database)
     try:

@@ -33,6 +33,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dev", action="store_true", help="ask for no key and count nothing; this machine only"
     )
+    _add_listening(parser)
+
+
+def _add_listening(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     parser.add_argument(
@@ -67,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
         return _together(options)
     if is_worker():
         end_with_parent()
-    from modelyard.doors import Serving, serve_releases
+    from modelyard.serving import Serving, serve_releases
 
     serving = Serving(
         options.releases,
@@ -93,7 +97,7 @@ def _database(options: argparse.Namespace) -> str | None:
     import ipaddress
 
     from modelyard.core.errors import SettingInvalid
-    from modelyard.doors import ledger_url
+    from modelyard.serving import ledger_url
 
     if options.deployed and (options.dev or options.releases or options.candidates):
         raise SettingInvalid(

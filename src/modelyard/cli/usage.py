@@ -59,8 +59,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Print the usage, or events of it."""
     from modelyard.core.errors import SettingInvalid
-    from modelyard.doors import ledger_database
     from modelyard.ledger import customers
+    from modelyard.serving import ledger_database
 
     by = columns(options.by.split(","))
     if not options.export and (options.out or options.ids or options.after is not None):
