@@ -117,6 +117,12 @@ def test_bodies_are_read_within_limits(house: House, org: str) -> None:
     assert house.on_loop == []
 
 
+def test_a_method_that_is_not_there_is_told_those_that_are(house: House, org: str) -> None:
+    reply = house.ask(house.admin, "PUT", f"{org}/users", {})
+    assert (reply.status_code, reply.headers["allow"]) == (405, "GET, POST")
+    assert "it takes GET, POST" in reply.json()["detail"]
+
+
 # Users and their roles
 
 

@@ -64,7 +64,12 @@ class Service:
         refusals = Refusals(self._retry_after_s)
         refusals.install(app)
         routes = [
-            Route(r.path, r.path_regex, r.endpoint if answers_rows(r) else None)
+            Route(
+                r.path,
+                r.path_regex,
+                frozenset(r.methods or ()),
+                r.endpoint if answers_rows(r) else None,
+            )
             for router in routers
             for r in router.routes
             if isinstance(r, APIRoute)

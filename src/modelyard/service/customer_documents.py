@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from modelyard.core.project import PROJECT_NAME
@@ -35,6 +35,14 @@ Releases = Annotated[
 Days = Annotated[
     float | None, Field(gt=0, le=MOST_DAYS, description="after which it expires; null is never")
 ]
+
+
+def _whole(value: Any) -> Any:
+    """A number without a fraction as a whole one: to JSON Schema 5.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 def _taking(example: dict[str, Any], rules: dict[str, Any] | None = None) -> ConfigDict:
@@ -109,7 +117,7 @@ class NewLimit(BaseModel):
 
     model_config = _taking({"measure": "rows", "amount": 100_000, "period": "day"}, NO_PERIOD)
     measure: Measure
-    amount: int = Field(ge=0, le=LARGEST)
+    amount: Whole = Field(ge=0, le=LARGEST)
     period: Period = "ever"
     is_hard: bool = Field(True, description="false only warns")
 
@@ -122,8 +130,8 @@ class NewPrice(BaseModel):
     )
     release: str = Field("", pattern=rf"^$|{PROJECT_NAME}", description='"" is any')
     measure: Literal["requests", "rows", "tokens", "images", "compute_us"]
-    micros: int = Field(ge=0, le=LARGEST_PRICE)
-    per: int = Field(1, ge=1, le=LARGEST_PRICE)
+    micros: Whole = Field(ge=0, le=LARGEST_PRICE)
+    per: Whole = Field(1, ge=1, le=LARGEST_PRICE)
 
 
 class OrganisationReply(BaseModel):

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from modelyard.service.access import right_for
 from modelyard.service.metering import CALLER, VISIT, Meter
 from modelyard.service.metrics import Metrics
-from modelyard.service.problems import Refusals
+from modelyard.service.problems import METHODS, Refusals
 from modelyard.service.request_log import Log, line_of
 
 HEADERS = [
@@ -39,6 +39,7 @@ class Route:
 
     path: str
     pattern: re.Pattern[str]
+    methods: frozenset[str]
     answers: Endpoint | None = None
 
 
@@ -60,6 +61,10 @@ class Observed:
         self._metrics = metrics
         self._routes = sorted(routes, key=lambda route: route.answers is None)
         self._refusals = refusals
+        self._methods: dict[str, list[str]] = {}
+        for route in self._routes:
+            known = self._methods.get(route.path, ())
+            self._methods[route.path] = sorted(route.methods.union(known))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
@@ -87,7 +92,9 @@ class Observed:
             else:
                 inner = {**scope, "method": "GET"} if method == "HEAD" else scope
                 app = self._closed if self._meter and route else self._app
-                await app({**inner, ROUTE: route and route.path}, receive, sent)
+                path = route.path if route else None
+                own = {**inner, ROUTE: path, METHODS: self._methods.get(path or "", [])}
+                await app(own, receive, sent)
         finally:
             taken = time.perf_counter() - start
             path = route.path if route else OTHER

@@ -28,6 +28,8 @@ PROBLEM_JSON = "application/problem+json"
 MOST_CHARACTERS = 600
 OPENAI = ("/v1/embeddings", "/v1/moderations")
 CLIENT_GONE = 499
+METHODS = "modelyard.methods"
+"""What a request carries with it: the methods that its path takes."""
 STATUS: dict[type[ModelyardError], int] = {
     UnknownName: 404,
     RequestTooLarge: 413,
@@ -179,11 +181,11 @@ def _openai(status: int, detail: str, code: str) -> dict[str, Any]:
 
 def _http(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
-    detail = error.detail
+    detail, headers = error.detail, dict(error.headers or {})
     if status == 404 and detail == status.phrase:
         detail = "There is nothing at this path; see /docs for those there are."
     if status == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        detail = f"This path does not take {request.method}; it takes {allowed}."
+        headers["Allow"] = ", ".join(request.scope.get(METHODS, ()))
+        detail = f"This path does not take {request.method}; it takes {headers['Allow']}."
     code = status.phrase.lower().replace(" ", "-")
-    return answer(request, status, detail, code, headers=dict(error.headers or {}))
+    return answer(request, status, detail, code, headers=headers)
