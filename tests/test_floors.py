@@ -22,9 +22,21 @@ FLOORS = {
     **dict.fromkeys(("data", "ledger", "models", "runtime"), 1),
     **dict.fromkeys(("inputs", "targets", "checks"), 2),
     **dict.fromkeys(("stages", "service"), 3),
-    **dict.fromkeys(("cli", "doors", "serving", "__main__", ""), 4),
+    **dict.fromkeys(("cli", "client", "doors", "serving", "__main__", ""), 4),
 }
-LIGHT = ("core", "ledger", "inputs", "targets", "runtime", "service", "cli", "doors", "serving", "")
+LIGHT = (
+    "core",
+    "ledger",
+    "inputs",
+    "targets",
+    "runtime",
+    "service",
+    "cli",
+    "client",
+    "doors",
+    "serving",
+    "",
+)
 HEAVY = {"torch", "transformers", "sklearn", "peft", "scipy", "pandas", "matplotlib", "onnx"}
 
 
