@@ -31,7 +31,7 @@ from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import create_app
 from modelyard.service.metering import Meter
 from modelyard.service.release_info import ReleaseInfo
-from modelyard.service.server import configuration, serve
+from modelyard.service.server import Listening, configuration, serve
 
 TEXT = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏"
 WORDS = TEXT.split()
@@ -261,7 +261,7 @@ def served(
     """The app in a thread of this process; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        configuration(create_app(runtime, info, limits, meter), grace_seconds=20)
+        configuration(create_app(runtime, info, limits, meter), Listening(grace_seconds=20))
     )
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()

@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 from tests.service_host import info_of, open_runtime, write_release
 
 from modelyard.core.project import Serve
-from modelyard.doors import metered
 from modelyard.ledger import customers, schema
 from modelyard.ledger.database import reading
 from modelyard.ledger.roles import USER_ROLES
@@ -24,6 +23,7 @@ from modelyard.service.app import Service
 from modelyard.service.following import Follower
 from modelyard.service.repository import Repository
 from modelyard.service.repository import router as repository_router
+from modelyard.serving import metered
 
 HOUR_S = 1_741_003_200
 MONTH = "2025-03"

@@ -12,9 +12,9 @@ from tests.tenants import Tenant, tenant
 from tests.test_service_fuzz import CASES, fuzz
 
 from modelyard.core.project import Serve
-from modelyard.doors import metered
 from modelyard.ledger import customers
 from modelyard.runtime.runtime import Runtime
+from modelyard.serving import metered
 
 OURS = "^/v1/(organisations|prices|admin-keys)"
 REFUSED = "[400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 503]"

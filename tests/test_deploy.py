@@ -14,10 +14,10 @@ from sqlalchemy import Engine
 from tests.service_host import COLUMN, commanded, signed, write_release
 
 from modelyard.core.errors import SettingInvalid, UnknownName
-from modelyard.doors import place_release
 from modelyard.ledger import customers, deployments
 from modelyard.ledger.deployments import Lead
 from modelyard.service.catalogue import Alias
+from modelyard.serving import place_release
 
 PREDICT = "/v1/models/{name}/predict"
 ROW = {"rows": [{COLUMN: "a good film"}]}

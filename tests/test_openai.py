@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 from tests.service_host import info_of, open_runtime, served, write_matcher, write_release
 
 from modelyard.core.project import Serve
-from modelyard.doors import metered
 from modelyard.ledger import customers, usage
+from modelyard.serving import metered
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def client(
     _, key = customers.add_key(engine, "shop", project="web")
     customers.set_limit(engine, "project", "web", "requests", 4, "hour")
     runtime = open_runtime(folders[kind])
-    limits = Serve(unflagged=("good",))
+    limits = Serve(unflagged=["good"])
     with (
         metered(url) as meter,
         served(runtime, info_of(runtime, folders[kind]), limits, meter) as at,

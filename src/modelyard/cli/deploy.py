@@ -45,8 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Do it, and print what holds now."""
-    from modelyard.doors import ledger_database
     from modelyard.ledger import deployments
+    from modelyard.serving import ledger_database
 
     engine = ledger_database(options.database)
     if options.action != "list":
@@ -60,8 +60,8 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _done(engine: "Engine", options: argparse.Namespace) -> int:
-    from modelyard.doors import place_release
     from modelyard.ledger import deployments
+    from modelyard.serving import place_release
 
     match options.action:
         case "add":

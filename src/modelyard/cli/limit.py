@@ -44,7 +44,7 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Do it, and print what came of it."""
-    from modelyard.doors import ledger_database
+    from modelyard.serving import ledger_database
 
     print_rows(_rows(ledger_database(options.database), options), options.json, _line)
     return 0

@@ -33,10 +33,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dev", action="store_true", help="ask for no key and count nothing; this machine only"
     )
+    _add_listening(parser)
+
+
+def _add_listening(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     parser.add_argument(
         "--workers", type=int, default=1, help="processes that share the port (default: 1)"
+    )
+    parser.add_argument("--certificate", type=Path, metavar="FILE", help="PEM file, for TLS")
+    parser.add_argument("--private-key", type=Path, metavar="FILE", help="PEM file, its key")
+    parser.add_argument(
+        "--proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="believe what this address forwards of a client's own; may be given again",
+    )
+    parser.add_argument(
+        "--log", action="store_true", help="a line of JSON on stderr for each request"
     )
     parser.add_argument(
         "--threads",
@@ -55,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
         return _together(options)
     if is_worker():
         end_with_parent()
-    from modelyard.doors import Serving, serve_releases
+    from modelyard.serving import Serving, serve_releases
 
     serving = Serving(
         options.releases,
@@ -66,6 +82,10 @@ def main(options: argparse.Namespace) -> int:
         database,
         options.deployed,
         options.repository,
+        options.certificate,
+        options.private_key,
+        tuple(options.proxy),
+        options.log,
         _tell,
     )
     serve_releases(serving, options.host, options.port, _ready)
@@ -77,7 +97,7 @@ def _database(options: argparse.Namespace) -> str | None:
     import ipaddress
 
     from modelyard.core.errors import SettingInvalid
-    from modelyard.doors import ledger_url
+    from modelyard.serving import ledger_url
 
     if options.deployed and (options.dev or options.releases or options.candidates):
         raise SettingInvalid(
@@ -105,6 +125,8 @@ def _together(options: argparse.Namespace) -> int:
     from modelyard.service.workers import serve_together
 
     given: dict[str, object] = {
+        "--certificate": options.certificate,
+        "--private-key": options.private_key,
         "--repository": options.repository,
         "--public-key": options.public_key,
         "--candidates": options.candidates,
@@ -114,7 +136,9 @@ def _together(options: argparse.Namespace) -> int:
         "--database": options.database,
     }
     words = [word for name, value in given.items() if value for word in (name, str(value))]
+    words += [word for each in options.proxy for word in ("--proxy", each)]
     words += ["--dev"] * options.dev + ["--deployed"] * options.deployed
+    words += ["--log"] * options.log
     command = [sys.executable, "-m", "modelyard", "serve", *words]
     if not options.deployed:  # the same for all of them, also for those that are started later
         given_releases = options.releases or [None]

@@ -24,6 +24,7 @@
     │   ├── ResultMissing            what a stage makes, before it has run
     │   ├── ReleaseChanged           a file differs from what was signed
     │   ├── ReleaseUntrusted         no signature, or not by a known key
+    │   ├── BackupUnusable           a backup of the ledger that is damaged or unknown
     │   ├── NameTaken                what is to be new has the name of another (409)
     │   ├── RequestInvalid           a request the API cannot answer (422)
     │   └── RequestTooLarge          over a limit of the API (413)
@@ -197,6 +198,12 @@ class ReleaseUntrusted(BadInput):
     """A release without a signature, or signed by a key that is not trusted."""
 
     code = "release-untrusted"
+
+
+class BackupUnusable(BadInput):
+    """A backup of the ledger that is damaged, or that this Modelyard does not read."""
+
+    code = "backup-unusable"
 
 
 class NameTaken(BadInput):

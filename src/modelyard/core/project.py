@@ -200,8 +200,9 @@ class Serve(Section):
     max_rows: int = Field(1024, ge=1, description="rows in one request")
     max_characters: int = Field(100_000, ge=1, description="characters in one text")
     max_body_bytes: int = Field(8_000_000, ge=1, description="bytes in one request body")
-    unflagged: tuple[Name, ...] = Field(
-        (), description="labels that are no finding to /v1/moderations, such as ok"
+    unflagged: list[Name] = Field(
+        default_factory=list,
+        description="labels that are no finding to /v1/moderations, such as ok",
     )
 
 

@@ -177,7 +177,7 @@ def _check_key(
             f"A key names at most {MOST_RELEASES} releases, each as in its project file; got "
             f"{repr(strange[0])[:80] if strange else len(releases)}."
         )
-    if days is not None and not 0 < days <= MOST_DAYS:
+    if days is not None and not 0 <= days <= MOST_DAYS:
         raise SettingInvalid(f"A key expires after 0 to {MOST_DAYS:,} days; got {days}.")
 
 
@@ -299,6 +299,8 @@ def remove_limit(
                 "lower one may be set beside it."
             )
         connection.execute(delete(schema.limits).where(own))
+        for table in (schema.counters, schema.holds):  # another may get its number
+            connection.execute(delete(table).where(table.c.limit_id == limit))
 
 
 def set_price(engine: Engine, release: str, measure: Measure, micros: int, per: int) -> None:

@@ -4,9 +4,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
@@ -90,6 +91,26 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one moment, whatever is written meanwhile; raises LedgerAway."""
+    options: dict[str, Any] = {"reads_only": True}
+    if engine.dialect.name == POSTGRESQL:
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with _told(), engine.connect().execution_options(**options) as connection:
+        yield connection
+
+
+def hold_still(connection: Connection, *tables: Table) -> None:
+    """Have others wait with what they write into tables until this transaction ends.
+
+    With SQLite they wait anyway.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        names = ", ".join(table.name for table in tables)
+        connection.execute(text(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE"))
+
+
+@contextmanager
 def _told() -> Iterator[None]:
     try:
         yield
@@ -113,9 +134,14 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def default_url(folder: str | os.PathLike[str]) -> str:
+def default_url(folder: Path) -> str:
     """The URL of $MODELYARD_DATABASE, or of a file in a folder."""
-    return os.environ.get(URL) or f"sqlite:///{os.path.join(folder, FILE)}"  # noqa: PTH118
+    return os.environ.get(URL) or default_file(folder)
+
+
+def default_file(folder: Path) -> str:
+    """The URL of the file that a ledger is in where no other is named."""
+    return f"sqlite:///{folder / FILE}"
 
 
 def tables(engine: Engine) -> set[str]:

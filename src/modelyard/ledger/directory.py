@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,8 +16,9 @@ from modelyard.ledger.keys import is_same, parted
 from modelyard.ledger.limits import Limit, Measure, Price
 from modelyard.ledger.roles import Role
 
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.1
 """How often it is seen whether anything has changed."""
+AWAY_SECONDS = 2.0
 MOST_REMEMBERED = 100_000
 
 
@@ -56,6 +58,7 @@ class Directory:
         self._changed = changed
         self._generation = -1
         self._known: dict[str, Caller] = {}
+        self._seen = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_always, daemon=True, name="directory")
         self._thread.start()
@@ -77,6 +80,11 @@ class Directory:
         if found and len(known) < MOST_REMEMBERED:
             known[name] = found
         return _checked(found, secret)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the database has not been there of late."""
+        return time.monotonic() - self._seen > AWAY_SECONDS
 
     def close(self) -> None:
         """Look no more."""
@@ -132,6 +140,7 @@ class Directory:
         with reading(self._engine) as connection:
             query = select(state.c.number).where(state.c.name == GENERATION)
             found = connection.execute(query).scalar() or 0
+        self._seen = time.monotonic()
         if found != self._generation:
             self._generation = found
             self._known = {}

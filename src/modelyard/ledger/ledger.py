@@ -10,22 +10,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from modelyard.core.errors import LedgerAway
 from modelyard.ledger import schema
+from modelyard.ledger.allowances import Allowances
 from modelyard.ledger.database import away, reading, writing
 from modelyard.ledger.entries import (
     Claim,
     Entry,
-    Held,
     Kept,
     Operation,
+    Place,
     Reservation,
     Result,
-    Transaction,
 )
+from modelyard.ledger.statements import Statements
+from modelyard.ledger.transaction import Transaction
 
 MOST_TOGETHER = 512
 AWAY_SECONDS = 0.1
@@ -51,7 +53,8 @@ class Ledger:
     def __init__(self, engine: Engine, host: str | None = None):
         self._engine = engine
         self._host = host or socket.gethostname()
-        self._held = Held("")
+        self._statements = Statements(engine)
+        self._allowances = Allowances("")
         self._beat = 0
         self._queue: list[Waiting] = []
         self._changed = threading.Condition()
@@ -69,13 +72,15 @@ class Ledger:
     @property
     def worker(self) -> str:
         """The name that this process has in the ledger."""
-        return self._held.worker
+        return self._allowances.worker
 
     async def reserve(self, claim: Claim) -> Reservation | Kept:
         """Reserve what a request needs; or the answer that it has had already.
 
         Raises LimitReached, RequestRepeated and LedgerAway. Whoever gets a Reservation settles it.
         """
+        if claim.repeat is None and (taken := self._allowances.take(claim.demands)):
+            return taken
         done = asyncio.get_running_loop().create_future()
         self._put(Waiting(claim, done))
         try:
@@ -123,15 +128,18 @@ class Ledger:
         looked = -BEAT_SECONDS
         while batch := self._taken():
             waiting = [each for each in batch if each is not _TICK]
-            results = self._written([each.operation for each in waiting])
+            is_due = time.monotonic() - looked > BEAT_SECONDS
+            idle = self._allowances.idle() if is_due else []
+            results = self._written([each.operation for each in waiting], idle)
             _deliver(waiting, results)
             if any(isinstance(result, LedgerAway) for result in results):
                 self._keep_unwritten(waiting, results)
                 time.sleep(AWAY_SECONDS)
-            if time.monotonic() - looked > BEAT_SECONDS:
+            if is_due:
                 looked = time.monotonic()
                 self._look_at_others()
         self._leave()
+        self._statements.close()
 
     def _taken(self) -> list[Waiting]:
         """What waits; after a second without anything, a beat; nothing at the end."""
@@ -141,30 +149,32 @@ class Ledger:
             batch, self._queue = self._queue[:MOST_TOGETHER], self._queue[MOST_TOGETHER:]
             return batch or ([] if self._is_closed else [_TICK])
 
-    def _written(self, operations: Sequence[Operation]) -> list[Result]:
+    def _written(self, operations: Sequence[Operation], idle: Sequence[Place] = ()) -> list[Result]:
         """Each operation's result; LedgerAway for all where the database does not take them."""
-        transaction = Transaction(self._engine, self._held, operations)
+        transaction = Transaction(self._statements, self._allowances, operations, idle)
+        is_committed = True
         try:
-            with writing(self._engine) as connection:
-                if not self._beats(connection):
-                    raise _GivenUp
-                transaction.write(connection)
-        except _GivenUp:
+            with self._statements.transaction() as cursor:
+                if not self._beats(cursor):
+                    raise _StruckOff
+                transaction.write(cursor)
+        except _StruckOff:
             return self._again(operations)
         except LedgerAway as error:
-            if not transaction.results or not self._took_place():
-                return [error] * len(operations)
+            is_committed = bool(transaction.results) and self._took_place()
+            failure: Exception = error
         except Exception as error:  # noqa: BLE001 – whatever it is, nobody may be left waiting
-            return [_as_away(error)] * len(operations)
+            is_committed, failure = False, _as_away(error)
+        self._allowances.done(transaction.plans, is_committed)
+        if not is_committed:
+            return [failure] * len(operations)
         self._beat += 1
-        self._held.amounts = {place: n for place, n in transaction.amounts.items() if n}
         return transaction.results
 
-    def _beats(self, connection: Connection) -> bool:
-        """Number this transaction; False where this worker was given up as dead."""
-        own = (schema.workers.c.id == self._held.worker) & (schema.workers.c.beat == self._beat)
-        done = connection.execute(update(schema.workers).where(own).values(beat=self._beat + 1))
-        return done.rowcount == 1
+    def _beats(self, cursor: Any) -> bool:
+        """Number this transaction; False where this worker was struck off as dead."""
+        own = {"worker": self.worker, "old": self._beat, "new": self._beat + 1}
+        return bool(self._statements.run(cursor, "beat", **own).rowcount == 1)
 
     def _again(self, operations: Sequence[Operation]) -> list[Result]:
         """After having been given up: under a new name, which holds nothing."""
@@ -177,7 +187,7 @@ class Ledger:
     def _took_place(self) -> bool:
         """Whether a transaction was committed whose end was not heard."""
         ends = time.monotonic() + UNSURE_SECONDS
-        query = select(schema.workers.c.beat).where(schema.workers.c.id == self._held.worker)
+        query = select(schema.workers.c.beat).where(schema.workers.c.id == self._allowances.worker)
         while time.monotonic() < ends:
             try:
                 with reading(self._engine) as connection:
@@ -192,12 +202,12 @@ class Ledger:
         row = {"id": worker, "host": self._host, "process": os.getpid(), "beat": 0}
         with writing(self._engine) as connection:
             connection.execute(insert(schema.workers).values(row))
-        self._held, self._beat = Held(worker), 0
+        self._allowances, self._beat = Allowances(worker), 0
 
     def _leave(self) -> None:
         try:
             with writing(self._engine) as connection:
-                let_go(connection, self._held.worker)
+                let_go(connection, self._allowances.worker)
         except LedgerAway:  # others will see that it beats no more
             return
 
@@ -207,7 +217,7 @@ class Ledger:
             entry = each.operation
             if not isinstance(entry, Entry) or not isinstance(result, LedgerAway):
                 continue
-            if entry.reservation and entry.reservation.worker == self._held.worker:
+            if entry.reservation and entry.reservation.worker == self._allowances.worker:
                 self._put(Waiting(Entry(None, entry.reservation)))
 
     def _look_at_others(self) -> None:
@@ -221,7 +231,7 @@ class Ledger:
                 since = since if beat == row["beat"] else now
                 self._silent[row["id"]] = row["beat"], since
                 is_silent = now - since > SILENT_SECONDS
-                if row["id"] != self._held.worker and (is_silent or self._is_dead(row)):
+                if row["id"] != self._allowances.worker and (is_silent or self._is_dead(row)):
                     with writing(self._engine) as connection:
                         let_go(connection, row["id"], row["beat"])
             self._silent = {row["id"]: self._silent[row["id"]] for row in rows}
@@ -252,7 +262,7 @@ def let_go(connection: Connection, worker: str, beat: int | None = None) -> None
     connection.execute(delete(schema.answers).where(schema.answers.c.worker == worker))
 
 
-class _GivenUp(Exception):
+class _StruckOff(Exception):
     """The worker that writes has been struck off."""
 
 

@@ -30,6 +30,13 @@ def move(engine: Engine, revision: str = LATEST) -> None:
             command.upgrade(config, revision)
 
 
+def known() -> list[str]:
+    """The revisions that this Modelyard knows, the first one first."""
+    from alembic.script import ScriptDirectory
+
+    return [each.revision for each in ScriptDirectory(str(FOLDER)).walk_revisions()][::-1]
+
+
 def ready(engine: Engine) -> Engine:
     """A database with its tables, made where there are none; raises SettingInvalid for others."""
     found = version(engine)

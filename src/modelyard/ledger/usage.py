@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select
 
-from modelyard.ledger import schema
+from modelyard.ledger import journal, schema
 from modelyard.ledger.customers import EVERYBODY, Scope
-from modelyard.ledger.database import reading, writing
+from modelyard.ledger.database import hold_still, reading, snapshot, writing
 from modelyard.ledger.entries import HOUR_MS
 from modelyard.ledger.limits import USED
 from modelyard.ledger.periods import Period as Period
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PLACE = ("organisation_id", "hour_s", "project_id", "key_id", "release", "version")
 
@@ -44,10 +48,14 @@ class Difference:
     rollup: dict[str, int]
 
 
-def differences(engine: Engine) -> list[Difference]:
-    """Where roll-ups differ from the records; none is how it must be."""
-    with reading(engine) as connection:
-        summed, held = _summed(connection), _held(connection)
+def differences(engine: Engine, folder: Path | None = None) -> list[Difference]:
+    """Where roll-ups differ from the records; none is how it must be.
+
+    `folder` is where older records have been moved to; raises SettingInvalid where some of those
+    are not there.
+    """
+    with snapshot(engine) as connection:
+        summed, held = _summed(connection, folder), _held(connection)
     nothing = dict.fromkeys(USED, 0)
     return [
         Difference(dict(zip(PLACE, place, strict=True)), *pair)
@@ -56,27 +64,51 @@ def differences(engine: Engine) -> list[Difference]:
     ]
 
 
-def rebuild(engine: Engine) -> None:
-    """Add all records up anew."""
+def rebuild(engine: Engine, folder: Path | None = None) -> int:
+    """Add all records up anew, those in a folder too; the number of roll-ups.
+
+    Raises SettingInvalid where some of those that were moved to a folder are not there.
+    """
     with writing(engine) as connection:
-        summed = _summed(connection)
+        hold_still(connection, schema.records, schema.rollups)
+        summed = _summed(connection, folder)
         connection.execute(delete(schema.rollups))
         rows = [dict(zip(PLACE, place, strict=True)) | sums for place, sums in summed.items()]
         if rows:
             connection.execute(insert(schema.rollups), rows)
+    return len(rows)
 
 
 Sums = dict[tuple[Any, ...], dict[str, int]]
 
 
-def _summed(connection: Connection) -> Sums:
-    """What the records of each place come to."""
+def _summed(connection: Connection, folder: Path | None) -> Sums:
+    """What the records of each place come to, those in the table and those in files."""
     records = schema.records.c
     hour_s = (records.at_ms // HOUR_MS * 3600).label("hour_s")
     place = [hour_s if name == "hour_s" else records[name] for name in PLACE]
     sums = [func.sum(records[name]).label(name) for name in USED]
     query = select(*place, *sums).where(records.requests > 0).group_by(*place)
-    return _by_place(connection.execute(query).mappings().all())
+    summed = _by_place(connection.execute(query).mappings().all())
+    for part in journal.moved(connection, folder):
+        for place_of, own in _by_place(_rolled_up(part)).items():
+            before = summed.get(place_of)
+            summed[place_of] = {n: own[n] + before[n] for n in USED} if before else own
+    return summed
+
+
+def _rolled_up(part: "pa.Table") -> list[dict[str, Any]]:
+    """What the records of a file come to."""
+    import pyarrow.compute as pc
+
+    counted = part.filter(pc.greater(part["requests"], 0))
+    hour_s = pc.multiply(pc.divide(counted["at_ms"], HOUR_MS), 3600)
+    grouped = counted.append_column("hour_s", hour_s).group_by(list(PLACE))
+    sums = grouped.aggregate([(name, "sum") for name in USED])
+    return [
+        {name.removesuffix("_sum"): value for name, value in row.items()}
+        for row in sums.to_pylist()
+    ]
 
 
 def _held(connection: Connection) -> Sums:

@@ -58,17 +58,18 @@ class Admission:
         self._unwatch = metrics.watch(metrics.admitted_rows, lambda: self._admitted_rows)
 
     async def predict(
-        self, rows: Sequence[Row], visit: Visit | None = None
+        self, rows: Sequence[Row], visit: Visit | None = None, is_counted: bool = True
     ) -> tuple[list[Answer], Usage]:
         """Answers for rows, in their order, and what they used, which the visit is told too.
 
+        What answers nobody is not counted.
         Raises BadInput, ServiceBusy, and what reserving for the visit raises.
         """
 
         async def decoded(found: RowOutputs, pools: Pools | None) -> list[Answer]:
             return await off_loop(self._size(found, pools), self._runtime.decode, found, pools)
 
-        return await self._answered(rows, visit, decoded)
+        return await self._answered(rows, visit, decoded, is_counted)
 
     async def vectors(
         self, rows: Sequence[Row], visit: Visit | None = None
@@ -95,6 +96,7 @@ class Admission:
         rows: Sequence[Row],
         visit: Visit | None,
         made: Callable[[RowOutputs, Pools | None], Awaitable[Made]],
+        is_counted: bool = True,
     ) -> tuple[Made, Usage]:
         """What is made of the outputs of rows, and what they used."""
         check_limits(rows, self._limits, self._runtime.columns.words)
@@ -106,10 +108,11 @@ class Admission:
                 await visit.reserve(usage)
             done = await self._batcher.outputs(encoded)
             answers = await made(of_rows(done.outputs, encoded), pools)
-            ticket.usage = replace(usage, compute_us=round(1e6 * done.compute_s))
+            used = replace(usage, compute_us=round(1e6 * done.compute_s))
+            ticket.usage = used if is_counted else None
             if visit:
-                visit.settle(ticket.usage, round(1e6 * done.queue_s))
-            return answers, ticket.usage
+                visit.settle(used, round(1e6 * done.queue_s))
+            return answers, used
 
     def _usage(self, rows: Sequence[Row], encoded: Encoded) -> Usage:
         images = sum(row.get(name) is not None for row in rows for name in self._images)

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
+from modelyard.core.errors import ServiceBusy
 from modelyard.core.project import Serve
 from modelyard.runtime.runtime import Runtime
 from modelyard.service import customers_api, native, oip, openai_api, pages
@@ -21,9 +22,10 @@ from modelyard.service.catalogue import Catalogue, Served
 from modelyard.service.metering import Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.observed import Observed, Route
-from modelyard.service.openapi import add_keys
+from modelyard.service.openapi import add_keys, problems
 from modelyard.service.problems import Refusals
 from modelyard.service.release_info import ReleaseInfo
+from modelyard.service.request_log import Log
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Service:
     meter: Meter | None = None
     """With one each request needs a key and is counted; without, nobody is asked for one."""
     server_version: str = "0"
+    log: Log | None = None
     more: list[APIRouter] = field(default_factory=list)
     """Routes beside those that answer rows."""
     loop: asyncio.AbstractEventLoop | None = None
@@ -72,7 +75,7 @@ class Service:
             if isinstance(r, APIRoute)
         ]
         app.openapi = self._document  # type: ignore[method-assign]
-        return Observed(app, self.metrics, routes, refusals, self.meter)
+        return Observed(app, self.metrics, routes, refusals, self.meter, self.log)
 
     def _app(self) -> FastAPI:
         @asynccontextmanager
@@ -90,7 +93,7 @@ class Service:
             openai_api.router(self.catalogue, self.metrics),
             oip.health(self.server_version),
             oip.models(self.catalogue, self.metrics),
-            _operation(self.metrics),
+            _operation(self),
             *((customers_api.router(self.meter.engine),) if self.meter else ()),
             *self.more,
         )
@@ -112,6 +115,14 @@ class Service:
             add_keys(document)
         return document
 
+    def unready(self) -> str:
+        """Why no rows can be answered now; "" where they can."""
+        if not self.catalogue.all():
+            return "No release is loaded; deploy one, or ask again a little later."
+        if self.meter and self.meter.is_away:
+            return "The ledger's database is away, and nothing is answered uncounted."
+        return ""
+
     def _retry_after_s(self) -> int:
         """When a request that was refused as busy may come again."""
         return max((each.admission.retry_after_s() for each in self.catalogue.all()), default=1)
@@ -131,11 +142,18 @@ def answers_rows(route: APIRoute) -> bool:
     return "POST" in (route.methods or ()) and right_for("POST", route.path) == "predict"
 
 
-def _operation(metrics: Metrics) -> APIRouter:
+def _operation(service: Service) -> APIRouter:
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/health", summary="Whether the service answers")
+    @routes.get("/livez", summary="Whether the process lives")
     async def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @routes.get("/readyz", responses=problems(503), summary="Whether it takes requests for rows")
+    async def ready() -> Response:
+        if reason := service.unready():
+            raise ServiceBusy(reason)
         return JSONResponse({"status": "ok"})
 
     @routes.get(
@@ -145,6 +163,6 @@ def _operation(metrics: Metrics) -> APIRouter:
         summary="Counts and times, in Prometheus form",
     )
     async def measured() -> Response:
-        return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return routes

@@ -52,7 +52,7 @@ class Asked:
     ) -> None:
         with shadow.busy():
             try:
-                others, _ = await shadow.admission.predict(rows)
+                others, _ = await shadow.admission.predict(rows, is_counted=False)
             except (BadInput, ServiceBusy):
                 outcomes = ["refused"] * len(rows)
             except Exception:  # noqa: BLE001 – a release on trial may fail, and harms nobody

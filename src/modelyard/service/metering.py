@@ -8,6 +8,7 @@ disk before the answer leaves. What fails on our side is not counted.
 import asyncio
 import hashlib
 import json
+import random
 import re
 import secrets
 import time
@@ -43,6 +44,7 @@ REQUEST_ID = "X-Request-Id"
 VISIT = "modelyard.visit"
 CALLER = "modelyard.caller"
 """Names of what a request carries with it."""
+_IDS = random.Random(secrets.token_bytes(16))  # noqa: S311 – unlike any other, and no secret
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Visit:
     queue_us: int = 0
     reservation: Reservation | None = None
     began: float = field(default_factory=time.perf_counter)
-    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(8)}")
+    id: str = field(default_factory=lambda: f"req_{_IDS.getrandbits(64):016x}")
 
     def ask(self, release: str, version: str) -> None:
         """Say which release is asked; raises NotAllowed."""
@@ -125,6 +127,11 @@ class Meter:
     def __init__(self, directory: Directory, ledger: Ledger):
         self._directory = directory
         self._ledger = ledger
+
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing can be counted now, and so nothing answered."""
+        return self._directory.is_away
 
     @property
     def engine(self) -> Engine:

@@ -42,6 +42,7 @@ class Metrics:
         )
         self.rows = Counter("modelyard_rows", "Rows answered.", registry=own)
         self.tokens = Counter("modelyard_tokens", "Tokens of the rows answered.", registry=own)
+        self.shadow_rows = _shadow_rows(own)
         self.admitted_rows = Gauge(
             "modelyard_admitted_rows", "Rows admitted and not yet answered.", registry=own
         )
@@ -61,12 +62,6 @@ class Metrics:
         )
         self.batch_tokens = Counter(
             "modelyard_batch_tokens", "Tokens run through the graph, with padding.", registry=own
-        )
-        self.shadow_rows = Counter(
-            "modelyard_shadow_rows",
-            "Rows that a release was asked beside another, and whether it said the same.",
-            ["release", "version", "outcome"],
-            registry=own,
         )
         self.padding_tokens = Counter(
             "modelyard_padding_tokens", "Tokens of padding run through the graph.", registry=own
@@ -124,3 +119,12 @@ class Metrics:
 
 def _sum(counts: Sequence[Callable[[], int]]) -> int:
     return sum(count() for count in list(counts))
+
+
+def _shadow_rows(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "modelyard_shadow_rows",
+        "Rows that a release was asked beside another, and whether it said the same.",
+        ["release", "version", "outcome"],
+        registry=registry,
+    )

@@ -83,7 +83,6 @@ class ModelsReply(BaseModel):
 def router(catalogue: Catalogue, metrics: Metrics) -> APIRouter:
     """The routes under /v1, described for the releases that the catalogue has now."""
     routes = APIRouter(prefix="/v1/models", tags=["native"])
-    released = catalogue.all()
     named = path_parameters(catalogue, "name")
 
     @routes.get(
@@ -105,6 +104,15 @@ def router(catalogue: Catalogue, metrics: Metrics) -> APIRouter:
     )
     async def model(request: Request) -> Response:
         return JSONResponse(_described(looked_at(catalogue, request)))
+
+    _add_predict(routes, catalogue, metrics, named)
+    return routes
+
+
+def _add_predict(
+    routes: APIRouter, catalogue: Catalogue, metrics: Metrics, named: dict[str, Any]
+) -> None:
+    released = catalogue.all()
 
     @routes.post(
         "/{name}/predict",
@@ -129,8 +137,6 @@ def router(catalogue: Catalogue, metrics: Metrics) -> APIRouter:
             return await off_loop(
                 BYTES_IN_JSON * len(answers) * len(release.labels), partial(JsonReply, reply)
             )
-
-    return routes
 
 
 def _described(served: Served) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelyard.service.access import right_for
-from modelyard.service.metering import CALLER, Meter
+from modelyard.service.metering import CALLER, VISIT, Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.problems import METHODS, Refusals
+from modelyard.service.request_log import Log, line_of
 
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -52,7 +53,9 @@ class Observed:
         routes: Iterable[Route],
         refusals: Refusals,
         meter: Meter | None = None,
+        log: Log | None = None,
     ):
+        self._log = log
         self._app = app
         self._meter = meter
         self._metrics = metrics
@@ -69,12 +72,13 @@ class Observed:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        status = 500
+        status, own = 500, scope
 
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                scope[VISIT] = own.get(VISIT)  # for what stands around
                 message["headers"] = with_security(message.get("headers", []))
             await send(message)
 
@@ -88,12 +92,15 @@ class Observed:
             else:
                 inner = {**scope, "method": "GET"} if method == "HEAD" else scope
                 app = self._closed if self._meter and route else self._app
-                path = route.path if route else None
-                own = {**inner, ROUTE: path, METHODS: self._methods.get(path or "", [])}
-                await app(own, receive, sent)
+                methods = self._methods[route.path] if route else []
+                known = {ROUTE: route and route.path, METHODS: methods}
+                await app({**inner, **known}, receive, sent)
         finally:
             taken = time.perf_counter() - start
-            self._metrics.answered(route.path if route else OTHER, method, status, taken)
+            path = route.path if route else OTHER
+            self._metrics.answered(path, method, status, taken)
+            if self._log:
+                self._log(line_of(path, method, status, taken, own.get(VISIT)))
 
     async def _closed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, for those whose key has the right to the route."""
