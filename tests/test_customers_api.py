@@ -250,7 +250,7 @@ def test_no_scope_but_everybodys_makes_an_admin_key(engine: Engine) -> None:
             customers.add_key(engine, "mine", scope=scope)
     with pytest.raises(UnknownName):
         customers.add_key(engine, "empty", user="")
-    for more in ({"days": 0}, {"days": float("nan")}, {"releases": ["No such!"]}):
+    for more in ({"days": -1}, {"days": float("nan")}, {"releases": ["No such!"]}):
         with pytest.raises(SettingInvalid):
             customers.add_key(engine, "odd", **more)
 

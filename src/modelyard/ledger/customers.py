@@ -177,7 +177,7 @@ def _check_key(
             f"A key names at most {MOST_RELEASES} releases, each as in its project file; got "
             f"{repr(strange[0])[:80] if strange else len(releases)}."
         )
-    if days is not None and not 0 < days <= MOST_DAYS:
+    if days is not None and not 0 <= days <= MOST_DAYS:
         raise SettingInvalid(f"A key expires after 0 to {MOST_DAYS:,} days; got {days}.")
 
 

@@ -92,9 +92,9 @@ class Observed:
             else:
                 inner = {**scope, "method": "GET"} if method == "HEAD" else scope
                 app = self._closed if self._meter and route else self._app
-                path = route.path if route else None
-                own = {**inner, ROUTE: path, METHODS: self._methods.get(path or "", [])}
-                await app(own, receive, sent)
+                methods = self._methods[route.path] if route else []
+                known = {ROUTE: route and route.path, METHODS: methods}
+                await app({**inner, **known}, receive, sent)
         finally:
             taken = time.perf_counter() - start
             path = route.path if route else OTHER
