@@ -201,8 +201,7 @@ class Serve(Section):
     max_characters: int = Field(100_000, ge=1, description="characters in one text")
     max_body_bytes: int = Field(8_000_000, ge=1, description="bytes in one request body")
     unflagged: list[Name] = Field(
-        default_factory=list,
-        description="labels that are no finding to /v1/moderations, such as ok",
+        [], description="labels that are no finding to /v1/moderations, such as ok"
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from modelyard.core.project import Serve
 from modelyard.service.access import right_for
 from modelyard.service.catalogue import Catalogue, first_of
-from modelyard.service.problems import PROBLEM_JSON, OipError, OpenAIError, Problem
+from modelyard.service.problems import PROBLEM_JSON, OipError, OpenAIReason, Problem
 from modelyard.service.release_info import Column, ReleaseInfo
 
 Responses = dict[int | str, dict[str, Any]]
@@ -47,7 +47,13 @@ def oip_errors(*statuses: int) -> Responses:
 
 def openai_errors(*statuses: int) -> Responses:
     """These statuses, answered in OpenAI's shape."""
-    return {status: _refusal(status, OpenAIError, "application/json") for status in statuses}
+    whole = {"type": "object", "required": ["error"], "properties": {}}
+    whole["properties"] = {"error": OpenAIReason.model_json_schema()}
+    return {
+        status: _refusal(status, OpenAIReason, "application/json")
+        | {"content": {"application/json": {"schema": whole}}}
+        for status in statuses
+    }
 
 
 def _refusal(status: int, model: type[BaseModel], media_type: str) -> dict[str, Any]:

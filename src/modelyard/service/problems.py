@@ -72,12 +72,6 @@ class OpenAIReason(BaseModel):
     code: str | None
 
 
-class OpenAIError(BaseModel):
-    """An error of the OpenAI API."""
-
-    error: OpenAIReason
-
-
 class Refusals:
     """Every error as an answer in the shape of its family."""
 
