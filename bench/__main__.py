@@ -22,6 +22,7 @@ SUBJECTS = (
     "protocol",
     "fuzz",
     "service",
+    "ledger",
 )
 
 

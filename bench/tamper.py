@@ -38,7 +38,7 @@ def _tried(copy: Path, name: str) -> list[str]:
     content[place] ^= 1
     file.write_bytes(content)
     failures = []
-    for words in (("verify",), ("serve", "--port", "0")):
+    for words in (("verify",), ("serve", "--dev", "--port", "0")):
         command = ["timeout", "60", *_command(words[0], copy, *words[1:])]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode != 2 or name not in done.stderr:

@@ -76,7 +76,7 @@ def _output(words: list[str]) -> str:
 
 
 def _serve(release: str, port: int) -> tuple[subprocess.Popen[str], str]:
-    words = ["modelyard", "serve", release, "--port", str(port)]
+    words = ["modelyard", "serve", "--dev", release, "--port", str(port)]
     print(f"\n$ {shlex.join(words)} &", flush=True)
     server = subprocess.Popen(_command(words), stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None

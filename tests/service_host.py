@@ -29,8 +29,9 @@ from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import create_app
+from modelyard.service.metering import Meter
 from modelyard.service.release_info import ReleaseInfo
-from modelyard.service.server import configuration, serve
+from modelyard.service.server import Listening, configuration, serve
 
 TEXT = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏"
 WORDS = TEXT.split()
@@ -50,7 +51,7 @@ EXAMPLES = {
 }
 
 
-def write_release(folder: Path, labels: int = 2) -> Path:
+def write_release(folder: Path, labels: int = 2, version: str = "3") -> Path:
     """A release's folder, as far as the runtime reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(_graph(len(WORDS) + 4, labels))
@@ -58,7 +59,7 @@ def write_release(folder: Path, labels: int = 2) -> Path:
     names = ["bad", "good"] if labels == 2 else [f"label {i:02d}" for i in range(labels)]
     spec = ModelSpec(
         name="tiny",
-        version="3",
+        version=version,
         inputs=[
             ColumnState(
                 column=COLUMN,
@@ -254,10 +255,14 @@ def slowed(runtime: Runtime, before: Callable[[Encoded], None]) -> Runtime:
 
 
 @contextmanager
-def served(runtime: Runtime, info: ReleaseInfo, limits: Serve) -> Iterator[str]:
+def served(
+    runtime: Runtime, info: ReleaseInfo, limits: Serve, meter: Meter | None = None
+) -> Iterator[str]:
     """The app in a thread of this process; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(configuration(create_app(runtime, info, limits), grace_seconds=20))
+    server = uvicorn.Server(
+        configuration(create_app(runtime, info, limits, meter), Listening(grace_seconds=20))
+    )
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -295,9 +300,16 @@ def signed(folder: Path) -> Path:
 @contextmanager
 def serving(release: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`modelyard serve` on a signed release; gives the process and its URL."""
-    words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", "0", *options]
+    with commanded("--dev", str(release), *options) as (parent, url):
+        yield parent, url
+
+
+@contextmanager
+def commanded(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`modelyard serve` on a free port; gives the process and its URL."""
+    command = [sys.executable, "-m", "modelyard", "serve", "--port", "0", *words]
     pipe = subprocess.PIPE
-    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as parent:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as parent:
         try:
             assert parent.stdout is not None
             yield parent, parent.stdout.readline().split()[1]

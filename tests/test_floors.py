@@ -15,15 +15,28 @@ ROOT = Path(modelyard.__file__).parent
 FILES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")
+    if "migrations" not in path.parts  # run by alembic alone, and never changed once written
 }
 FLOORS = {
     "core": 0,
-    **dict.fromkeys(("data", "models", "runtime"), 1),
+    **dict.fromkeys(("data", "ledger", "models", "runtime"), 1),
     **dict.fromkeys(("inputs", "targets", "checks"), 2),
     **dict.fromkeys(("stages", "service"), 3),
-    **dict.fromkeys(("cli", "doors", "__main__", ""), 4),
+    **dict.fromkeys(("cli", "client", "doors", "serving", "__main__", ""), 4),
 }
-LIGHT = ("core", "inputs", "targets", "runtime", "service", "cli", "doors", "")
+LIGHT = (
+    "core",
+    "ledger",
+    "inputs",
+    "targets",
+    "runtime",
+    "service",
+    "cli",
+    "client",
+    "doors",
+    "serving",
+    "",
+)
 HEAVY = {"torch", "transformers", "sklearn", "peft", "scipy", "pandas", "matplotlib", "onnx"}
 
 

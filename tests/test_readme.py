@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from modelyard.cli.main import parser
@@ -100,8 +101,9 @@ def run(command: str, folder: Path) -> str:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, dev: bool = True) -> Iterator[str]:
     command = [sys.executable, "-m", "modelyard", "serve", "support", "--port", "0"]
+    command += ["--dev"] * dev
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -110,14 +112,29 @@ def served(folder: Path) -> Iterator[str]:
             server.terminate()
 
 
+def customers_of(service: str, folder: Path) -> None:
+    """What the README shows of keys and usage, in its order."""
+    *made, serve, usage = service.splitlines()
+    assert serve == "modelyard serve support"
+    [key] = [line for each in made for line in run(each, folder).split() if line[:3] == "my_"]
+    row = {"rows": [{"message": "my card was charged twice"}]}
+    with served(folder, dev=False) as url:
+        path = f"{url}/v1/models/support/predict"
+        assert httpx.post(path, json=row, trust_env=False).status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
+        reply = httpx.post(path, json=row, headers=headers, trust_env=False)
+        assert reply.headers["ratelimit"].startswith('"project-rows-month";r=999999')
+    assert "1 requests, 1 rows" in run(usage, folder)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="the README's requests are made with curl")
 def test_what_the_readme_shows_is_so(folder: Path) -> None:
     """The rows are few and easy, so that it takes a minute; everything else is real."""
-    _, own_rows, api = blocks(ROOT / "README.md", "sh")
+    _, own_rows, service, api = blocks(ROOT / "README.md", "sh")
     activate, *commands, serve = own_rows.splitlines()
     assert activate.endswith("activate")
-    assert serve == "modelyard serve support"
+    assert serve == "modelyard serve --dev support"
     for command in commands:
         run(command, folder)
     assert (folder / "new-tickets.predictions.csv").read_text().count("\n") == 2
@@ -128,6 +145,7 @@ def test_what_the_readme_shows_is_so(folder: Path) -> None:
         ]
     assert (model["name"], ready) == ("support", {"ready": True})
     assert predictions["predictions"][0]["label"] == "billing"
+    customers_of(service, folder)
     (python,) = blocks(ROOT / "README.md", "python")
     (folder / "example.py").write_text(python)
     told = ast.literal_eval(run("python example.py", folder))

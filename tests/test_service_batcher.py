@@ -205,7 +205,9 @@ def outcomes(graph: Any, requests: list[list[list[int]]], most: int = 1 << 18) -
         async with asyncio.timeout(20):
             ended = await asyncio.gather(*sent, return_exceptions=True)
         batcher.close()
-        return [each if isinstance(each, Exception) else each[:, 0].tolist() for each in ended]
+        return [
+            each if isinstance(each, Exception) else each.outputs[:, 0].tolist() for each in ended
+        ]
 
     return asyncio.run(all_of_them())
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,19 +30,26 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 413]
 SEND = "from schemathesis.cli import schemathesis; schemathesis()"
 
 
-def fuzz(url: str, cases: int, folder: Path, phases: str = "examples,coverage,fuzzing") -> str:
+def fuzz(
+    url: str,
+    cases: int,
+    folder: Path,
+    phases: str = "examples,coverage,fuzzing",
+    configuration: str = CONFIG,
+    more: Sequence[str] = (),
+) -> str:
     """Send at least `cases` cases to the service at `url`; the summaries of schemathesis.
 
     Raises AssertionError with what schemathesis found. `folder` takes its configuration.
     """
     config = folder / "schemathesis.toml"
-    config.write_text(CONFIG)
+    config.write_text(configuration)
     sent, summaries = 0, []
     while sent < cases:
         command = [sys.executable, "-c", SEND, "--config-file", str(config), "run"]
         options = ["--phases", phases, "--seed", str(len(summaries) + 1), "--no-color"]
         options += ["--max-examples", str(max(1, cases // 20)), "--warnings", "off"]
-        options += ["--max-response-time", MOST_SECONDS, "--generation-database", "none"]
+        options += ["--max-response-time", MOST_SECONDS, "--generation-database", "none", *more]
         ran = subprocess.run(
             [*command, *options, f"{url}/openapi.json"], capture_output=True, text=True, cwd=folder
         )

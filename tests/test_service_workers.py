@@ -102,7 +102,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(
 
 
 def test_a_release_that_cannot_be_served_is_told_once(release: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "modelyard", "serve", str(tmp_path), "--workers", "2"]
+    words = [sys.executable, "-m", "modelyard", "serve", "--dev", str(tmp_path), "--workers", "2"]
     done = subprocess.run(
         [*words, "--port", "0"], capture_output=True, text=True, timeout=60, check=False
     )
@@ -113,7 +113,7 @@ def test_a_release_that_cannot_be_served_is_told_once(release: Path, tmp_path: P
 def test_another_crew_is_refused_where_one_listens(release: Path) -> None:
     with serving(release, "--workers", "2") as (_, url):
         port = url.rpartition(":")[2]
-        words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", port]
+        words = [sys.executable, "-m", "modelyard", "serve", "--dev", str(release), "--port", port]
         done = subprocess.run(
             [*words, "--workers", "2"], capture_output=True, text=True, timeout=60, check=False
         )

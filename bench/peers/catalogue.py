@@ -29,7 +29,7 @@ class Server:
     def command(self, release: Path, port: int) -> list[str]:
         """What starts it."""
         if self.name == OURS:
-            return [sys.executable, "-m", OURS, "serve", str(release), "--port", str(port)]
+            return [sys.executable, "-m", OURS, "serve", "--dev", str(release), "--port", str(port)]
         file = SERVERS / f"{self.name}_server.py"
         return [str(environments.python(self.name)), str(file), str(release), str(port)]
 
@@ -60,7 +60,7 @@ SERVED = {
             "/v1/models/{model}/predict",
             lambda text: {"rows": [{"text": text}]},
             lambda reply: str(reply["predictions"][0]["label"]),
-            "`modelyard serve RELEASE`, no option; the project has `compress.target = "
+            "`modelyard serve --dev RELEASE`; the project has `compress.target = "
             '"int8-calibrated"`',
         ),
         Server(

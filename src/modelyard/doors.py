@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,6 @@ from modelyard.core.licences import licence_problem
 from modelyard.core.project import Project
 from modelyard.core.project_file import read_project
 from modelyard.core.store import Store
-from modelyard.runtime.encoded import Encoded
-from modelyard.runtime.engine_check import as_quick_here
-from modelyard.runtime.graph import Graph
 from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
 from modelyard.runtime.signing_key import own_key
@@ -301,48 +298,6 @@ def change_candidates(
     seal.sign(draft)
     draft.rename(out)
     return len(index.ids)
-
-
-def serve_release(
-    given: Path | None,
-    public_key: Path | None,
-    host: str,
-    port: int,
-    ready: Callable[[str], None],
-    candidates: Path | None = None,
-    threads: int | None = None,
-    is_shared: bool = False,
-    tell: Callable[[str], None] = lambda sentence: None,
-) -> None:
-    """Verify and open a release and serve it until stopped; `ready` gets its address.
-
-    `tell` gets a sentence where another engine serves than the release was made with.
-    """
-    from modelyard.service.app import create_app
-    from modelyard.service.server import serve
-
-    folder = release_folder(given)
-    runtime = open_release(folder, public_key, candidates, threads)
-    runtime, told = as_quick_here(
-        runtime,
-        lambda: Graph(folder / str(runtime.spec.graph), threads),
-        lambda: _examples(runtime),
-    )
-    if told:
-        tell(told)
-    limits = read_project(folder / RESOLVED).serve
-    app = create_app(runtime, release_info(folder, runtime), limits)
-    serve(app, host, port, ready, is_shared=is_shared)
-
-
-def _examples(runtime: Runtime) -> Encoded:
-    """Rows to look at where there are no others."""
-    from modelyard import inputs
-
-    sources = runtime.spec.columns
-    return runtime.columns.encode(
-        {each.column: [inputs.find(each.kind).example()] * EXAMPLE_ROWS for each in sources}
-    )
 
 
 def release_info(folder: Path, runtime: Runtime) -> "ReleaseInfo":

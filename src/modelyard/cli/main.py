@@ -23,6 +23,7 @@ COMMANDS = (
         "bench",
         "candidates",
     ),
+    *("deploy", "customer", "key", "limit", "usage", "ledger"),
     *("samples", "backbones"),
 )
 

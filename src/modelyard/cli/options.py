@@ -37,6 +37,11 @@ def add_release(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a release's folder, or a project's (default: the project here)",
     )
+    add_public_key(parser)
+
+
+def add_public_key(parser: argparse.ArgumentParser) -> None:
+    """The key that a release must be signed with."""
     parser.add_argument(
         "--public-key",
         type=Path,
@@ -52,4 +57,14 @@ def add_candidates(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="what `modelyard candidates` made (default: the release's own candidates)",
+    )
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """The ledger's database."""
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="the ledger: sqlite:///FILE or postgresql://… (default: $MODELYARD_DATABASE, or a "
+        "file of SQLite beside your keys)",
     )

@@ -31,7 +31,7 @@ def main(options: argparse.Namespace) -> int:
         _print_result(found)
     else:
         print(f"release  {found['release']}\nreport   {found['report']}")
-        print(f"next     modelyard serve {found['release']}")
+        print(f"next     modelyard serve --dev {found['release']}")
     return 0
 
 

@@ -24,10 +24,17 @@
     │   ├── ResultMissing            what a stage makes, before it has run
     │   ├── ReleaseChanged           a file differs from what was signed
     │   ├── ReleaseUntrusted         no signature, or not by a known key
+    │   ├── BackupUnusable           a backup of the ledger that is damaged or unknown
+    │   ├── NameTaken                what is to be new has the name of another (409)
     │   ├── RequestInvalid           a request the API cannot answer (422)
     │   └── RequestTooLarge          over a limit of the API (413)
     ├── RequirementFailed            exit status 1: [accept] does not hold
     ├── ServiceBusy                  the queue is full (503)
+    ├── LedgerAway                   the ledger's database takes nothing (503)
+    ├── KeyRefused                   no key, or one that does not hold (401)
+    ├── NotAllowed                   a key that may not do this (403)
+    ├── LimitReached                 a rate, budget or number at once (429)
+    ├── RequestRepeated              an idempotency key that stands for another request (409)
     └── WorkerDied                   a process that did part of the work is gone
 
 A message is one sentence or two: what happened, what was got, what is allowed,
@@ -193,6 +200,18 @@ class ReleaseUntrusted(BadInput):
     code = "release-untrusted"
 
 
+class BackupUnusable(BadInput):
+    """A backup of the ledger that is damaged, or that this Modelyard does not read."""
+
+    code = "backup-unusable"
+
+
+class NameTaken(BadInput):
+    """What is to be new has a name that another has already."""
+
+    code = "name-taken"
+
+
 class RequestInvalid(BadInput):
     """A request the API cannot answer."""
 
@@ -215,6 +234,40 @@ class ServiceBusy(ModelyardError):
     """The service's queue is full; try again after the time it says."""
 
     code = "service-busy"
+
+
+class LedgerAway(ModelyardError):
+    """The ledger's database is gone, full, or busy too long."""
+
+    code = "ledger-away"
+
+
+class KeyRefused(ModelyardError):
+    """A request without a key, or with one that is unknown, expired or revoked."""
+
+    code = "key-refused"
+
+
+class NotAllowed(ModelyardError):
+    """A key whose role or releases do not allow what was asked."""
+
+    code = "not-allowed"
+
+
+class LimitReached(ModelyardError):
+    """More than a limit allows; `retry_after_s` says when to come again, None for never."""
+
+    code = "limit-reached"
+
+    def __init__(self, message: str, retry_after_s: int | None):
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class RequestRepeated(ModelyardError):
+    """An idempotency key that stands for another request, or for one that is being answered."""
+
+    code = "request-repeated"
 
 
 class WorkerDied(ModelyardError):

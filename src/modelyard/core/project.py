@@ -23,6 +23,7 @@ from modelyard.core import rungs
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+PROJECT_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")
 LIMIT = re.compile(r"^(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)$")
 
@@ -199,6 +200,9 @@ class Serve(Section):
     max_rows: int = Field(1024, ge=1, description="rows in one request")
     max_characters: int = Field(100_000, ge=1, description="characters in one text")
     max_body_bytes: int = Field(8_000_000, ge=1, description="bytes in one request body")
+    unflagged: list[Name] = Field(
+        [], description="labels that are no finding to /v1/moderations, such as ok"
+    )
 
 
 class Cost(Section):
@@ -212,7 +216,7 @@ class Cost(Section):
 class Project(Section):
     """A project file, read and checked."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="lower-case name")
+    name: str = Field(pattern=PROJECT_NAME, description="lower-case name")
     data: Data
     inputs: dict[str, Annotated[InputColumn, BeforeValidator(_as_table)]] = Field(min_length=1)
     target: TargetColumn

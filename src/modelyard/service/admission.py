@@ -4,34 +4,33 @@ Every family of the API goes through `Admission.predict`. Rows are reserved on a
 settled on completion, so metering has one choke-point.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from modelyard.core.errors import RequestInvalid, RequestTooLarge, ServiceBusy
 from modelyard.core.project import Serve
-from modelyard.runtime.encoded import RowOutputs, TokenOutputs, of_rows
+from modelyard.ledger.limits import Usage
+from modelyard.runtime.encoded import Encoded, RowOutputs, TokenOutputs, of_rows
+from modelyard.runtime.index import unit
 from modelyard.runtime.runtime import Answer, Pools, Runtime
 from modelyard.service.batcher import Batcher
 from modelyard.service.bodies import off_loop
 from modelyard.service.encoder import Encoder
+from modelyard.service.metering import Visit
 from modelyard.service.metrics import Metrics
 
 Row = Mapping[str, Any]
+Made = TypeVar("Made")
 MOST_REQUESTS_ROWS = 8
 """Rows admitted at once, in requests of the largest size."""
 MOST_WAITING_TOKENS = 1 << 18
 BYTES_IN_JSON = 20
 """About what a score takes in an answer."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a request has used."""
-
-    rows: int
-    tokens: int
 
 
 @dataclass
@@ -45,27 +44,79 @@ class Ticket:
 class Admission:
     """Takes rows in, within the limits, and gives their answers and what they used."""
 
-    def __init__(self, runtime: Runtime, limits: Serve, metrics: Metrics):
+    def __init__(
+        self, runtime: Runtime, limits: Serve, metrics: Metrics, images: Sequence[str] = ()
+    ):
         self._runtime = runtime
+        self._images = images
         self._limits = limits
         self._metrics = metrics
         self._most_rows = MOST_REQUESTS_ROWS * limits.max_rows
         self._admitted_rows = 0
         self._batcher = Batcher(runtime.graph, metrics, MOST_WAITING_TOKENS)
         self._encoder = Encoder(runtime)
-        metrics.watch(metrics.admitted_rows, lambda: self._admitted_rows)
+        self._unwatch = metrics.watch(metrics.admitted_rows, lambda: self._admitted_rows)
 
-    async def predict(self, rows: Sequence[Row]) -> tuple[list[Answer], Usage]:
-        """Answers for rows, in their order; raises BadInput and ServiceBusy."""
+    async def predict(
+        self, rows: Sequence[Row], visit: Visit | None = None, is_counted: bool = True
+    ) -> tuple[list[Answer], Usage]:
+        """Answers for rows, in their order, and what they used, which the visit is told too.
+
+        What answers nobody is not counted.
+        Raises BadInput, ServiceBusy, and what reserving for the visit raises.
+        """
+
+        async def decoded(found: RowOutputs, pools: Pools | None) -> list[Answer]:
+            return await off_loop(self._size(found, pools), self._runtime.decode, found, pools)
+
+        return await self._answered(rows, visit, decoded, is_counted)
+
+    async def vectors(
+        self, rows: Sequence[Row], visit: Visit | None = None
+    ) -> tuple[NDArray[np.float32], Usage]:
+        """The vectors (B, W) of rows, of length 1, and what they used.
+
+        Raises RequestInvalid where the release has no vectors, and what `predict` raises.
+        """
+        if self._runtime.index is None:
+            raise RequestInvalid(
+                f"The release {self._runtime.spec.name} answers with "
+                f"{self._runtime.spec.target.kind} and has no vectors to give; releases of kind "
+                "match have."
+            )
+
+        async def vectors(found: RowOutputs, pools: Pools | None) -> NDArray[np.float32]:
+            assert not isinstance(found, TokenOutputs)
+            return unit(found)
+
+        return await self._answered(rows, visit, vectors)
+
+    async def _answered(
+        self,
+        rows: Sequence[Row],
+        visit: Visit | None,
+        made: Callable[[RowOutputs, Pools | None], Awaitable[Made]],
+        is_counted: bool = True,
+    ) -> tuple[Made, Usage]:
+        """What is made of the outputs of rows, and what they used."""
         check_limits(rows, self._limits, self._runtime.columns.words)
         self._batcher.refuse_if_full()  # before any work is done for them
         with self.admitted(len(rows)) as ticket:
             encoded, pools = await self._encoder.encoded(rows)
-            outputs = await self._batcher.outputs(encoded)
-            found = of_rows(outputs, encoded)
-            answers = await off_loop(self._size(found, pools), self._runtime.decode, found, pools)
-            ticket.usage = Usage(len(rows), int(encoded.lengths.sum()))
-            return answers, ticket.usage
+            usage = self._usage(rows, encoded)
+            if visit:
+                await visit.reserve(usage)
+            done = await self._batcher.outputs(encoded)
+            answers = await made(of_rows(done.outputs, encoded), pools)
+            used = replace(usage, compute_us=round(1e6 * done.compute_s))
+            ticket.usage = used if is_counted else None
+            if visit:
+                visit.settle(used, round(1e6 * done.queue_s))
+            return answers, used
+
+    def _usage(self, rows: Sequence[Row], encoded: Encoded) -> Usage:
+        images = sum(row.get(name) is not None for row in rows for name in self._images)
+        return Usage(rows=len(rows), tokens=int(encoded.lengths.sum()), images=images)
 
     def _size(self, found: RowOutputs, pools: Pools | None) -> int:
         """About how much work it is to make answers of outputs."""
@@ -106,6 +157,7 @@ class Admission:
         """Let go of the threads; what was admitted has been answered."""
         self._encoder.close()
         self._batcher.close()
+        self._unwatch()
 
 
 def check_limits(

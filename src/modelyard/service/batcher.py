@@ -47,12 +47,27 @@ class Job:
 
     encoded: Encoded
     outputs: list[Outputs]
-    done: asyncio.Future[PieceOutputs]
+    done: "asyncio.Future[Done]"
     waiting: int
     waiting_tokens: int
     unfinished: int
     since: float = field(default_factory=time.monotonic)
-    has_begun: bool = False
+    queue_s: float | None = None
+    compute_s: float = 0.0
+
+    @property
+    def ahead_tokens(self) -> int:
+        """What it computes before it is another's turn, at most."""
+        return min(self.waiting_tokens, SHARE_TOKENS)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The outputs of a request, how long it waited, and its share of the time of its batches."""
+
+    outputs: PieceOutputs
+    queue_s: float
+    compute_s: float
 
     @property
     def ahead_tokens(self) -> int:
@@ -101,9 +116,11 @@ class Batcher:
         self._is_due = False
         self._is_closed = False
         self._changed = threading.Condition()
-        metrics.watch(metrics.queue_requests, lambda: len(self._jobs))
-        metrics.watch(metrics.queue_pieces, lambda: len(self._pieces))
-        metrics.watch(metrics.queue_tokens, lambda: self._waiting_tokens)
+        self._unwatch = (
+            metrics.watch(metrics.queue_requests, lambda: len(self._jobs)),
+            metrics.watch(metrics.queue_pieces, lambda: len(self._pieces)),
+            metrics.watch(metrics.queue_tokens, lambda: self._waiting_tokens),
+        )
         self._threads = [
             threading.Thread(target=self._work, name=f"graph-{number}", daemon=True)
             for number in range(graph.threads)
@@ -111,7 +128,7 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    async def outputs(self, encoded: Encoded) -> PieceOutputs:
+    async def outputs(self, encoded: Encoded) -> Done:
         """Outputs of pieces, in their order; raises ServiceBusy.
 
         Cancelling it takes the pieces that still wait out of the queue.
@@ -144,6 +161,8 @@ class Batcher:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        for unwatch in self._unwatch:
+            unwatch()
 
     def _join(self, encoded: Encoded) -> Job:
         tokens = int(encoded.lengths.sum())
@@ -232,10 +251,13 @@ class Batcher:
         rate = len(self._threads) * sum(lengths) / max(1e-6, ran.seconds)
         self._tokens_per_s += 0.1 * (rate - self._tokens_per_s)
         self._metrics.batch_ran(lengths, self._graph.pads)
-        for job in {piece.job: None for piece in batch}:
-            if not job.has_begun:
-                job.has_begun = True
-                self._metrics.queue_wait.observe(ran.began - job.since)
+        token_s = ran.seconds / sum(lengths)
+        for piece in batch:
+            job = piece.job
+            job.compute_s += token_s * piece.length
+            if job.queue_s is None:
+                job.queue_s = ran.began - job.since
+                self._metrics.queue_wait.observe(job.queue_s)
 
 
 @dataclass(frozen=True)
@@ -358,4 +380,5 @@ def _hand_out(batch: list[Piece], outputs: list[Outputs | Exception], width: int
             continue
         job.outputs[piece.index] = output
         if not job.unfinished:
-            job.done.set_result(of_pieces(job.outputs, width))
+            whole = of_pieces(job.outputs, width)
+            job.done.set_result(Done(whole, job.queue_s or 0.0, job.compute_s))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -90,11 +91,18 @@ class Request:
     bodies: Sequence[bytes]
 
     @classmethod
-    def to(cls, url: str, path: str, documents: Sequence[bytes]) -> "Request":
+    def to(
+        cls,
+        url: str,
+        path: str,
+        documents: Sequence[bytes],
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> "Request":
         """One for each JSON document."""
         parts = urlsplit(url)
         host, port = str(parts.hostname), int(parts.port or 80)
         head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         bodies = [
             f"{head}Content-Length: {len(document)}\r\n\r\n".encode() + document
             for document in documents
@@ -241,9 +249,12 @@ class _Offer:
 
 
 @contextmanager
-def served(release: Path, options: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
+def served(
+    release: Path, options: Sequence[str] = (), dev: bool = True
+) -> Iterator[tuple[str, int]]:
     """A release served by a process of its own; its URL and the process's number."""
     words = [sys.executable, "-m", "modelyard", "serve", str(release), "--port", "0", *options]
+    words += ["--dev"] * dev
     server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

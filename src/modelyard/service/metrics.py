@@ -24,7 +24,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._is_shared = is_worker()
-        self._watched: list[tuple[AnyGauge, Callable[[], int]]] = []
+        self._watched: dict[AnyGauge, list[Callable[[], int]]] = {}
         self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         own = self.registry
         self.requests = Counter(
@@ -42,6 +42,7 @@ class Metrics:
         )
         self.rows = Counter("modelyard_rows", "Rows answered.", registry=own)
         self.tokens = Counter("modelyard_tokens", "Tokens of the rows answered.", registry=own)
+        self.shadow_rows = _shadow_rows(own)
         self.admitted_rows = Gauge(
             "modelyard_admitted_rows", "Rows admitted and not yet answered.", registry=own
         )
@@ -66,17 +67,20 @@ class Metrics:
             "modelyard_padding_tokens", "Tokens of padding run through the graph.", registry=own
         )
 
-    def watch(self, gauge: AnyGauge, count: Callable[[], int]) -> None:
-        """Have a gauge tell a count without cost to requests: when it is asked for.
+    def watch(self, gauge: AnyGauge, count: Callable[[], int]) -> Callable[[], None]:
+        """Have a gauge tell the sum of such counts without cost to requests: when it is asked for.
 
-        Where workers tell for each other, theirs are half a second old at most.
+        Where workers tell for each other, theirs are half a second old at most. Returns what
+        takes the count out again.
         """
+        is_first = not self._watched
+        counts = self._watched.setdefault(gauge, [])
+        counts.append(count)
         if not self._is_shared:
-            gauge.set_function(count)
-            return
-        self._watched.append((gauge, count))
-        if len(self._watched) == 1:
+            gauge.set_function(partial(_sum, counts))
+        elif is_first:
             threading.Thread(target=self._refresh_always, daemon=True).start()
+        return partial(counts.remove, count)
 
     def _refresh_always(self) -> None:
         while True:
@@ -84,8 +88,8 @@ class Metrics:
             time.sleep(REFRESH_SECONDS)
 
     def _refresh(self) -> None:
-        for gauge, count in list(self._watched):
-            gauge.set(count())
+        for gauge, counts in list(self._watched.items()):
+            gauge.set(_sum(counts))
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -111,3 +115,16 @@ class Metrics:
         of_all = CollectorRegistry()
         MultiProcessCollector(of_all)  # type: ignore[no-untyped-call]
         return generate_latest(of_all)
+
+
+def _sum(counts: Sequence[Callable[[], int]]) -> int:
+    return sum(count() for count in list(counts))
+
+
+def _shadow_rows(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "modelyard_shadow_rows",
+        "Rows that a release was asked beside another, and whether it said the same.",
+        ["release", "version", "outcome"],
+        registry=registry,
+    )

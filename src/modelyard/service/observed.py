@@ -9,13 +9,17 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from modelyard.service.access import right_for
+from modelyard.service.metering import CALLER, VISIT, Meter
 from modelyard.service.metrics import Metrics
-from modelyard.service.problems import Refusals
+from modelyard.service.problems import METHODS, Refusals
+from modelyard.service.request_log import Log, line_of
 
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -25,6 +29,7 @@ HEADERS = [
 ]
 API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 OTHER = "other"
+ROUTE = "modelyard.route"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -34,17 +39,32 @@ class Route:
 
     path: str
     pattern: re.Pattern[str]
+    methods: frozenset[str]
     answers: Endpoint | None = None
 
 
 class Observed:
     """An ASGI app that counts the requests of another; each is counted by its route's path."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[Route], refusals: Refusals):
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        routes: Iterable[Route],
+        refusals: Refusals,
+        meter: Meter | None = None,
+        log: Log | None = None,
+    ):
+        self._log = log
         self._app = app
+        self._meter = meter
         self._metrics = metrics
         self._routes = sorted(routes, key=lambda route: route.answers is None)
         self._refusals = refusals
+        self._methods: dict[str, list[str]] = {}
+        for route in self._routes:
+            known = self._methods.get(route.path, ())
+            self._methods[route.path] = sorted(route.methods.union(known))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
@@ -52,12 +72,13 @@ class Observed:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        status = 500
+        status, own = 500, scope
 
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                scope[VISIT] = own.get(VISIT)  # for what stands around
                 message["headers"] = with_security(message.get("headers", []))
             await send(message)
 
@@ -66,13 +87,38 @@ class Observed:
         try:
             if method == "POST" and route and route.answers and found:
                 own = {**scope, "path_params": found.groupdict()}
-                await self._answer(route.answers, Request(own, receive), receive, sent)
+                answers = self._metered(route.path, route.answers)
+                await self._answer(answers, Request(own, receive), receive, sent)
             else:
                 inner = {**scope, "method": "GET"} if method == "HEAD" else scope
-                await self._app(inner, receive, sent)
+                app = self._closed if self._meter and route else self._app
+                methods = self._methods[route.path] if route else []
+                known = {ROUTE: route and route.path, METHODS: methods}
+                await app({**inner, **known}, receive, sent)
         finally:
             taken = time.perf_counter() - start
-            self._metrics.answered(route.path if route else OTHER, method, status, taken)
+            path = route.path if route else OTHER
+            self._metrics.answered(path, method, status, taken)
+            if self._log:
+                self._log(line_of(path, method, status, taken, own.get(VISIT)))
+
+    async def _closed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app, for those whose key has the right to the route."""
+        right = right_for(scope["method"], scope[ROUTE])
+        request = Request(scope, receive)
+        try:
+            if right and self._meter:
+                scope[CALLER] = await self._meter.caller(request, right)
+        except Exception as error:
+            response = await self._refusals.response(request, error)
+            await response(scope, receive, send)
+            if not self._refusals.is_known(error):
+                raise
+            return
+        await self._app(scope, receive, send)
+
+    def _metered(self, path: str, answers: Endpoint) -> Endpoint:
+        return partial(self._meter.answered, path, answers) if self._meter else answers
 
     async def _answer(
         self, answers: Endpoint, request: Request, receive: Receive, send: Send

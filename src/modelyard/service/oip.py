@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,15 +12,22 @@ from starlette.responses import JSONResponse, Response
 
 from modelyard.core.errors import RequestInvalid
 from modelyard.core.project import Serve
-from modelyard.service.admission import BYTES_IN_JSON, Admission
+from modelyard.service.admission import BYTES_IN_JSON
+from modelyard.service.asking import Asked, asked, looked_at
 from modelyard.service.bodies import off_loop, parse_json, read_body, unless_gone, validated
-from modelyard.service.openapi import json_body, oip_errors, path_parameters
+from modelyard.service.catalogue import Catalogue, Served, first_of
+from modelyard.service.metrics import Metrics
+from modelyard.service.openapi import (
+    any_of,
+    json_body,
+    oip_errors,
+    path_parameters,
+    with_idempotency,
+)
 from modelyard.service.release_info import ReleaseInfo
 from modelyard.service.tensors import (
     ELEMENTS,
     InferRequest,
-    Output,
-    outputs_of,
     refuse_unsupported,
     rows_of,
     wanted,
@@ -117,38 +125,30 @@ def health(version: str) -> APIRouter:
     return routes
 
 
-def models(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRouter:
-    """The routes about the model, with and without its version in the path."""
+def models(catalogue: Catalogue, metrics: Metrics) -> APIRouter:
+    """The routes about models, with and without a version in the path."""
     routes = APIRouter(prefix="/v2/models", tags=["Open Inference Protocol"])
-    outputs = outputs_of(release)
-    described = _metadata(release, outputs)
 
     async def metadata(request: Request) -> Response:
-        release.check_path(request.path_params)
-        return JSONResponse(described)
+        served = looked_at(catalogue, request)
+        return JSONResponse(_metadata(served, catalogue))
 
     async def ready(request: Request) -> Response:
-        release.check_path(request.path_params)
-        return JSONResponse({"name": release.name, "ready": True})
+        served = looked_at(catalogue, request)
+        return JSONResponse({"name": served.info.name, "ready": True})
 
     async def infer(request: Request) -> Response:
-        release.check_path(request.path_params)
-        body = await read_body(request, limits.max_body_bytes)
-        asked, binary = await off_loop(len(body), _parsed, request, body)
-        asked_for = wanted(asked, outputs)
-        rows = rows_of(asked.inputs, release.columns, binary)
-        answers, _ = await unless_gone(request, admission.predict(rows))
-        tensors, parts = written(answers, asked_for)
-        return await off_loop(
-            BYTES_IN_JSON * len(rows) * len(release.labels), _reply, release, asked, tensors, parts
-        )
+        with asked(catalogue, metrics, request) as ask:
+            return await _inferred(ask, request)
 
     for path, names in (
         ("/{name}", ("name",)),
         ("/{name}/versions/{version}", ("name", "version")),
     ):
-        parameters = path_parameters(release, *names)
-        add = partial(routes.add_api_route, responses=oip_errors(404), openapi_extra=parameters)
+        parameters = path_parameters(catalogue, *names)
+        add = partial(
+            routes.add_api_route, responses=oip_errors(401, 403, 404), openapi_extra=parameters
+        )
         add(path, metadata, response_model=ModelMetadata, summary="The model and its tensors")
         add(f"{path}/ready", ready, response_model=ModelReady, summary="Whether it is ready")
         routes.add_api_route(
@@ -157,16 +157,30 @@ def models(release: ReleaseInfo, limits: Serve, admission: Admission) -> APIRout
             methods=["POST"],
             response_model=InferReply,
             responses=_infer_replies(),
-            openapi_extra=_infer_extra(release, limits, parameters),
+            openapi_extra=_infer_extra(catalogue.all(), parameters),
             summary="Answers for tensors",
         )
     return routes
 
 
-def _metadata(release: ReleaseInfo, outputs: dict[str, Output]) -> dict[str, Any]:
+async def _inferred(ask: Asked, request: Request) -> Response:
+    release = ask.served.info
+    body = await read_body(request, ask.served.limits.max_body_bytes)
+    asked_for, binary = await off_loop(len(body), _parsed, request, body)
+    outputs = wanted(asked_for, ask.served.outputs)
+    rows = rows_of(asked_for.inputs, release.columns, binary)
+    answers, _ = await unless_gone(request, ask.answers(rows))
+    tensors, parts = written(answers, outputs)
+    size = BYTES_IN_JSON * len(rows) * len(release.labels)
+    return await off_loop(size, _reply, release, asked_for, tensors, parts)
+
+
+def _metadata(served: Served, catalogue: Catalogue) -> dict[str, Any]:
+    release, outputs = served.info, served.outputs
+    versions = [each.info.version for each in catalogue.all() if each.info.name == release.name]
     return {
         "name": release.name,
-        "versions": [release.version],
+        "versions": sorted(versions),
         "platform": "onnx_onnxruntime",
         "inputs": [
             {"name": column.name, "datatype": column.datatype, "shape": [-1]}
@@ -213,15 +227,18 @@ def _infer_replies() -> dict[int | str, dict[str, Any]]:
     binary = {"schema": {"type": "string", "format": "binary"}}
     description = "JSON; or, where binary data was asked for, JSON and the binary data behind it."
     answered = {"description": description, "content": {"application/octet-stream": binary}}
-    return {200: answered} | oip_errors(400, 404, 408, 413, 415, 503)
+    return {200: answered} | oip_errors(400, 401, 403, 404, 408, 409, 413, 415, 429, 503)
 
 
-def _infer_extra(release: ReleaseInfo, limits: Serve, parameters: dict[str, Any]) -> dict[str, Any]:
+def _infer_extra(released: Sequence[Served], parameters: dict[str, Any]) -> dict[str, Any]:
+    first = list(first_of(released).values())
     inputs = [
         {"name": column.name, "datatype": column.datatype, "shape": [1], "data": [column.example]}
-        for column in release.columns
+        for each in first[:1]
+        for column in each.info.columns
     ]
-    extra = json_body(_infer_schema(release, limits), {"inputs": inputs})
+    schemas = [_infer_schema(each.info, each.limits) for each in first]
+    extra = json_body(any_of(schemas), {"inputs": inputs})
     content = extra["requestBody"]["content"]
     content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     header = {
@@ -230,7 +247,8 @@ def _infer_extra(release: ReleaseInfo, limits: Serve, parameters: dict[str, Any]
         "description": "the length of the JSON, where binary data follows it",
         "schema": {"type": "integer", "minimum": 0},
     }
-    return extra | {"parameters": [*parameters["parameters"], header]}
+    own = with_idempotency(parameters)["parameters"]
+    return extra | {"parameters": [*own, header]}
 
 
 def _infer_schema(release: ReleaseInfo, limits: Serve) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from dataclasses import asdict
 from importlib.resources import files
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from modelyard.core.project import Serve
-from modelyard.service.release_info import ReleaseInfo
+from modelyard.service.catalogue import Catalogue, Served, first_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -38,17 +38,13 @@ ASSETS = (
 )
 
 
-def router(release: ReleaseInfo, limits: Serve) -> APIRouter:
-    """The routes of the pages; they are no part of the API's description."""
+def router(catalogue: Catalogue) -> APIRouter:
+    """The routes of the pages; they are no part of the API's description.
+
+    `?model=NAME` says which release a page is about; without, it is the first.
+    """
     routes = APIRouter(include_in_schema=False)
     assets = {name: _file(name) for name in ASSETS}
-    shown = release.to_json() | {
-        "inputs": [asdict(column) for column in release.columns],
-        "limits": limits.model_dump(),
-        "example": release.example_row,
-        "examples": [dict(row) for row in release.examples],
-        "report": release.report is not None,
-    }
 
     @routes.get("/")
     async def try_it() -> Response:
@@ -59,13 +55,16 @@ def router(release: ReleaseInfo, limits: Serve) -> APIRouter:
         return _answer(_file("docs.html"), "html", POLICY)
 
     @routes.get("/report")
-    async def report() -> Response:
+    async def report(model: str = "") -> Response:
+        release = _chosen(catalogue, model).info
         if release.report is None or not release.report.is_file():
             raise HTTPException(404, "This release has no report.")
         return FileResponse(release.report, headers=_headers(REPORT_POLICY), media_type=HTML)
 
     @routes.get("/assets/release.json")
-    async def described() -> Response:
+    async def described(model: str = "") -> Response:
+        names = list(first_of(catalogue.all()))
+        shown = _shown(_chosen(catalogue, model)) | {"models": names}
         return JSONResponse(shown, headers=_headers(POLICY))
 
     @routes.get("/assets/{name}")
@@ -75,6 +74,24 @@ def router(release: ReleaseInfo, limits: Serve) -> APIRouter:
         return _answer(assets[name], name.rpartition(".")[2], POLICY)
 
     return routes
+
+
+def _chosen(catalogue: Catalogue, model: str) -> Served:
+    released = catalogue.all()
+    if not model and released:
+        return released[0]
+    return catalogue.find(model)
+
+
+def _shown(served: Served) -> dict[str, Any]:
+    release = served.info
+    return release.to_json() | {
+        "inputs": [asdict(column) for column in release.columns],
+        "limits": served.limits.model_dump(),
+        "example": release.example_row,
+        "examples": [dict(row) for row in release.examples],
+        "report": release.report is not None,
+    }
 
 
 def _file(name: str) -> bytes:

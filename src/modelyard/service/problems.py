@@ -12,7 +12,13 @@ from starlette.responses import JSONResponse, Response
 
 from modelyard.core.errors import (
     BadInput,
+    KeyRefused,
+    LedgerAway,
+    LimitReached,
     ModelyardError,
+    NameTaken,
+    NotAllowed,
+    RequestRepeated,
     RequestTooLarge,
     ServiceBusy,
     UnknownName,
@@ -20,14 +26,25 @@ from modelyard.core.errors import (
 
 PROBLEM_JSON = "application/problem+json"
 MOST_CHARACTERS = 600
+OPENAI = ("/v1/embeddings", "/v1/moderations")
 CLIENT_GONE = 499
+METHODS = "modelyard.methods"
+"""What a request carries with it: the methods that its path takes."""
 STATUS: dict[type[ModelyardError], int] = {
     UnknownName: 404,
     RequestTooLarge: 413,
     ServiceBusy: 503,
+    LedgerAway: 503,
+    KeyRefused: 401,
+    NotAllowed: 403,
+    LimitReached: 429,
+    RequestRepeated: 409,
+    NameTaken: 409,
     BadInput: 422,
 }
-KNOWN: tuple[type[Exception], ...] = (BadInput, ServiceBusy, HTTPException, ClientDisconnect)
+KNOWN: tuple[type[Exception], ...] = (*STATUS, HTTPException, ClientDisconnect)
+LEDGER_SECONDS = 2
+"""After so long a database that was away may be asked again."""
 
 
 class Problem(BaseModel):
@@ -44,6 +61,15 @@ class OipError(BaseModel):
     """An error of the Open Inference Protocol."""
 
     error: str
+
+
+class OpenAIReason(BaseModel):
+    """What OpenAI tells of an error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
 
 
 class Refusals:
@@ -68,12 +94,32 @@ class Refusals:
             return _http(request, error)
         if isinstance(error, ClientDisconnect):
             return Response(status_code=CLIENT_GONE)
-        if isinstance(error, BadInput | ServiceBusy):
-            status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-            headers = {"Retry-After": str(self._retry_after_s())} if status == 503 else {}
-            return answer(request, status, str(error), error.code, error.page, headers)
+        if isinstance(error, ModelyardError) and self.is_known(error):
+            headers = self._headers(error)
+            return answer(request, status_of(error), str(error), error.code, error.page, headers)
         detail = "The service failed at this request; the reason is in its log."
         return answer(request, 500, detail, "internal-server-error")
+
+    def _headers(self, error: ModelyardError) -> dict[str, str]:
+        match error:
+            case ServiceBusy():
+                return {"Retry-After": str(self._retry_after_s())}
+            case LedgerAway():
+                return {"Retry-After": str(LEDGER_SECONDS)}
+            case LimitReached(retry_after_s=int(seconds)):
+                return {"Retry-After": str(seconds)}
+            case KeyRefused():
+                return {"WWW-Authenticate": "Bearer"}
+        return {}
+
+
+def status_of(error: Exception) -> int:
+    """The status that tells an error."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    if isinstance(error, ClientDisconnect):
+        return CLIENT_GONE
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
 
 
 def answer(
@@ -87,9 +133,11 @@ def answer(
     """An error as a response, in the shape of the family that the request's path names."""
     if len(detail) > MOST_CHARACTERS:
         detail = f"{detail[: MOST_CHARACTERS - 1]}…"
-    if is_oip(request.scope["path"]):
+    path = request.scope["path"]
+    if is_oip(path) or is_openai(path):
         status = 400 if status == 422 else status
-        return JSONResponse({"error": detail}, status, headers)
+        told = detail if is_oip(path) else _openai(status, detail, code)
+        return JSONResponse({"error": told}, status, headers)
     problem: dict[str, Any] = {
         "type": page,
         "title": HTTPStatus(status).phrase,
@@ -109,13 +157,29 @@ def is_oip(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
+def is_openai(path: str) -> bool:
+    """Whether a path belongs to the OpenAI-compatible family.
+
+    >>> is_openai("/v1/embeddings"), is_openai("/v1/models")
+    (True, False)
+    """
+    return path in OPENAI
+
+
+def _openai(status: int, detail: str, code: str) -> dict[str, Any]:
+    """An error as OpenAI tells it."""
+    kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    own = "server_error" if status >= 500 else kind.get(status, "invalid_request_error")
+    return {"message": detail, "type": own, "param": None, "code": code.replace("-", "_")}
+
+
 def _http(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
-    detail = error.detail
+    detail, headers = error.detail, dict(error.headers or {})
     if status == 404 and detail == status.phrase:
         detail = "There is nothing at this path; see /docs for those there are."
     if status == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        detail = f"This path does not take {request.method}; it takes {allowed}."
+        headers["Allow"] = ", ".join(request.scope.get(METHODS, ()))
+        detail = f"This path does not take {request.method}; it takes {headers['Allow']}."
     code = status.phrase.lower().replace(" ", "-")
-    return answer(request, status, detail, code, headers=dict(error.headers or {}))
+    return answer(request, status, detail, code, headers=headers)

@@ -7,8 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from modelyard.core.errors import UnknownName
-
 
 @dataclass(frozen=True)
 class Column:
@@ -66,11 +64,3 @@ class ReleaseInfo:
             "target": self.target,
             "labels": list(self.labels),
         }
-
-    def check_path(self, parameters: Mapping[str, str]) -> None:
-        """Refuse another model's name or version: UnknownName."""
-        for word, own in (("name", self.name), ("version", self.version)):
-            given = parameters.get(word, own)
-            if given != own:
-                thing = "model" if word == "name" else f"version of {self.name!r}"
-                raise UnknownName(f"There is no {thing} {given[:80]!r} here; there is {own!r}.")

@@ -3,9 +3,13 @@
 import asyncio
 import signal
 import socket
+import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,6 +23,8 @@ KEEP_ALIVE_SECONDS = 30
 MOST_HEAD_BYTES = 1 << 20
 MOST_JOINED_BYTES = 1 << 16
 MOST_PORT = 65_535
+SWITCH_SECONDS = 0.0005
+"""How long a thread goes on while another waits, as what settles does after each statement."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Ready = Callable[[str], None]
 
@@ -103,32 +109,45 @@ class Server(uvicorn.Server):
         self._ready()
 
 
-def serve(
-    app: ASGIApp,
-    host: str,
-    port: int,
-    ready: Ready,
-    grace_seconds: int = 60,
-    is_shared: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class Listening:
+    """How clients reach the service.
+
+    `certificate` and `private_key` are PEM files, for TLS. Of `proxies`, addresses that stand
+    between, what they forward of a client's address is believed; of nobody else.
+    """
+
+    certificate: Path | None = None
+    private_key: Path | None = None
+    proxies: tuple[str, ...] = ()
+    grace_seconds: int = 60
+    is_shared: bool = False
+
+
+PLAINLY = Listening()
+
+
+def serve(app: ASGIApp, host: str, port: int, ready: Ready, listening: Listening = PLAINLY) -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests in flight and return.
 
-    `port` 0 takes a free one, and one that `is_shared` is taken with others. `ready` gets the URL
-    once requests are taken. Requests still
-    unanswered `grace_seconds` after the signal are given up. Raises SettingInvalid where the
-    address cannot be used.
+    `port` 0 takes a free one, and one that is shared is taken with others. `ready` gets the URL
+    once requests are taken. Requests still unanswered `grace_seconds` after the signal are given
+    up. Raises SettingInvalid where the address or the certificate cannot be used.
     """
-    with bound(host, port, is_shared, listens=True) as listener:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    settings = configuration(app, listening)
+    with bound(host, port, listening.is_shared, listens=True) as listener:
         taken = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        server = Server(configuration(app, grace_seconds), lambda: ready(f"http://{shown}:{taken}"))
+        scheme = "https" if listening.certificate else "http"
+        server = Server(settings, lambda: ready(f"{scheme}://{shown}:{taken}"))
         with _stopped_by_signals(server):
             server.run([listener])
 
 
-def configuration(app: ASGIApp, grace_seconds: int) -> uvicorn.Config:
+def configuration(app: ASGIApp, listening: Listening = PLAINLY) -> uvicorn.Config:
     """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own."""
-    return uvicorn.Config(
+    settings = uvicorn.Config(
         app,
         http=Protocol,
         ws="none",
@@ -137,11 +156,22 @@ def configuration(app: ASGIApp, grace_seconds: int) -> uvicorn.Config:
         log_level="error",
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(listening.proxies),
+        forwarded_allow_ips=list(listening.proxies),
+        ssl_certfile=listening.certificate,
+        ssl_keyfile=listening.private_key,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=grace_seconds,
+        timeout_graceful_shutdown=listening.grace_seconds,
     )
+    try:
+        settings.load()
+    except (OSError, ssl.SSLError) as error:
+        raise SettingInvalid(
+            f"The certificate {listening.certificate} with the key {listening.private_key} cannot "
+            f"be used: {error.strerror or error}; give two PEM files that belong together."
+        ) from None
+    return settings
 
 
 def bound(host: str, port: int, is_shared: bool = False, listens: bool = False) -> socket.socket:

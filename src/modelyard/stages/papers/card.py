@@ -274,7 +274,7 @@ def _how_to_run(facts: Facts, signer: str) -> str:
     )
     return (
         f"## How to run it\n\n```sh\npip install {_needed(facts)}\n"
-        "modelyard serve FOLDER --public-key KEY\n"
+        "modelyard serve --dev FOLDER --public-key KEY\n"
         f"curl -s http://127.0.0.1:8000/v1/models/{facts.spec.name}/predict \\\n"
         f"  -H 'content-type: application/json' \\\n  -d '{body}'\n```\n\n{python}"
         "`modelyard verify FOLDER --public-key KEY` checks every file against the signature in "

@@ -1,0 +1,256 @@
+"""A transaction: what several requests reserve and settle at the same moment, written together.
+
+(Group commit; DeWitt et al. 1984, Implementation techniques for main memory database systems.)
+Each is exact: a counter's row is locked while it is looked at, so what is used and what is held by
+all workers together never passes a hard limit.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from modelyard.core.errors import LedgerAway, LimitReached, RequestRepeated
+from modelyard.ledger.allowances import Allowances, Plan
+from modelyard.ledger.database import now_ms
+from modelyard.ledger.entries import (
+    HOUR_MS,
+    Claim,
+    Demand,
+    Entry,
+    Kept,
+    Operation,
+    Place,
+    Record,
+    Repeat,
+    Reservation,
+    Result,
+    Standing,
+)
+from modelyard.ledger.limits import USED
+from modelyard.ledger.statements import Statements
+
+
+class Transaction:
+    """Operations of one worker, written together; `results` has one for each."""
+
+    def __init__(
+        self,
+        statements: Statements,
+        allowances: Allowances,
+        operations: Sequence[Operation],
+        idle: Iterable[Place] = (),
+    ):
+        self._statements = statements
+        self._allowances = allowances
+        self._operations = operations
+        self._idle = idle
+        self.plans: dict[Place, Plan] = {}
+        self.results: list[Result] = []
+        self._used: dict[Place, int] = {}
+        self._others: dict[Place, int] = {}
+
+    def write(self, cursor: Any) -> None:
+        """Write all; nothing holds before it is committed."""
+        self._look(cursor)
+        repeats = self._repeats(cursor)
+        with self._allowances.lock:
+            self.results = [self._result(each, repeats) for each in self._operations]
+        self._write_claims(cursor)
+        with self._allowances.lock:
+            for place, plan in self.plans.items():
+                self._allowances.decide(place, plan, self._used[place], self._others[place])
+        with self._statements.together():
+            self._write_counters(cursor)
+            self._write_records(cursor)
+
+    def _look(self, cursor: Any) -> None:
+        """Lock the counters, and read them and what other workers hold of them."""
+        run, worker = self._statements.run, self._allowances.worker
+        with self._allowances.lock:
+            for demand in self._demands():
+                self._allowances.of(demand)
+                self.plans[demand.place] = Plan()
+        for place in self._idle:
+            self.plans.setdefault(place, Plan(is_idle=True))
+        for limit_id, window_s in sorted(self.plans):
+            own = {"limit_id": limit_id, "window_s": window_s}
+            used = run(cursor, "used", **own).fetchone()
+            if used is None:
+                run(cursor, "counter", **own, used=0)
+                used = run(cursor, "used", **own).fetchone()
+            [others] = run(cursor, "others", **own, worker=worker).fetchone()
+            self._used[limit_id, window_s] = int(used[0])
+            self._others[limit_id, window_s] = int(others)
+
+    def _demands(self) -> Iterator[Demand]:
+        for each in self._operations:
+            own = each if isinstance(each, Claim) else each.reservation
+            if own and (isinstance(own, Claim) or own.worker == self._allowances.worker):
+                yield from own.demands
+
+    def _repeats(self, cursor: Any) -> Mapping[tuple[str, str], Any]:
+        """The answers, or claims to answer, that stand for idempotency keys already."""
+        asked = {each.repeat for each in self._operations if isinstance(each, Claim)} - {None}
+        return {
+            (each.scope, each.key): row
+            for each in asked
+            if each and (row := self._run(cursor, "answer", each).fetchone())
+        }
+
+    def _run(self, cursor: Any, name: str, repeat: Repeat, **more: Any) -> Any:
+        return self._statements.run(
+            cursor, name, own_scope=repeat.scope, own_key=repeat.key, **more
+        )
+
+    def _result(self, operation: Operation, repeats: Mapping[tuple[str, str], Any]) -> Result:
+        if isinstance(operation, Entry):
+            return self._settled(operation)
+        repeat = operation.repeat
+        if repeat and (row := repeats.get((repeat.scope, repeat.key))):
+            return _as_before(repeat, *row)
+        return self._reserved(operation)
+
+    def _reserved(self, claim: Claim) -> Result:
+        standings = []
+        for demand in claim.demands:
+            place, plan = demand.place, self.plans[demand.place]
+            taken = self._used[place] + plan.used + self._others[place]
+            left = demand.limit.amount - taken - demand.amount
+            left -= self._allowances.taken(place, plan)
+            if left < 0 and demand.limit.is_hard:
+                return _refusal(demand, left)
+            standings.append(Standing(demand.limit, left))
+        for demand in claim.demands:
+            self.plans[demand.place].granted += demand.amount
+        own = self._allowances.worker
+        return Reservation(own, claim.demands, claim.repeat, tuple(standings))
+
+    def _settled(self, entry: Entry) -> Result:
+        reservation = entry.reservation
+        if reservation is None:
+            return None
+        if reservation.worker != self._allowances.worker:  # struck off, and its holds let go
+            return LedgerAway(
+                "The service was held up for so long that what was reserved for the request has "
+                "lapsed; nothing was counted, send it again."
+            )
+        for demand in reservation.demands:
+            plan = self.plans[demand.place]
+            plan.freed += demand.amount
+            if entry.record and demand.limit.measure != "at_once":
+                plan.used += entry.record.usage.of(demand.limit.measure)
+        return None
+
+    def _write_claims(self, cursor: Any) -> None:
+        """Claim idempotency keys that are new; of two for the same one, the first has it."""
+        wanted: dict[tuple[str, str], int] = {}
+        for number, result in enumerate(self.results):
+            if isinstance(result, Reservation) and (repeat := result.repeat):
+                place = repeat.scope, repeat.key
+                if place in wanted:
+                    self._let_go(number, result, repeat)
+                wanted.setdefault(place, number)
+        for place in sorted(wanted):
+            number = wanted[place]
+            result = self.results[number]
+            assert isinstance(result, Reservation) and result.repeat
+            if not self._claimed(cursor, result.repeat):
+                self._let_go(number, result, result.repeat)
+
+    def _claimed(self, cursor: Any, repeat: Repeat) -> bool:
+        done = self._statements.run(
+            cursor,
+            "claim",
+            scope=repeat.scope,
+            idempotency_key=repeat.key,
+            digest=repeat.digest,
+            worker=self._allowances.worker,
+            at_ms=now_ms(),
+        )
+        return done.fetchone() is not None
+
+    def _let_go(self, number: int, reservation: Reservation, repeat: Repeat) -> None:
+        for demand in reservation.demands:
+            self.plans[demand.place].granted -= demand.amount
+        self.results[number] = _busy(repeat)
+
+    def _write_counters(self, cursor: Any) -> None:
+        worker = self._allowances.worker
+        used, held = [], []
+        for (limit_id, window_s), plan in sorted(self.plans.items()):
+            own = {"limit_id": limit_id, "window_s": window_s}
+            if plan.used:
+                used.append(own | {"more": plan.used})
+            if plan.held != self._allowances.at((limit_id, window_s)).held:
+                held.append(own | {"worker": worker, "amount": plan.held})
+        self._statements.many(cursor, "use", used)
+        self._statements.many(cursor, "hold", held)
+
+    def _write_records(self, cursor: Any) -> None:
+        entries = [
+            each
+            for each, result in zip(self._operations, self.results, strict=True)
+            if isinstance(each, Entry) and result is None
+        ]
+        records = [each.record for each in entries if each.record]
+        self._statements.many(cursor, "record", (each.to_row() for each in records))
+        self._statements.many(cursor, "rollup", rollups_of(records))
+        for each in entries:
+            if each.reservation and each.reservation.repeat:
+                self._keep(cursor, each.reservation.repeat, each)
+
+    def _keep(self, cursor: Any, repeat: Repeat, entry: Entry) -> None:
+        """Keep the answer to an idempotency key, or give the key up where there is none."""
+        if entry.kept is None or entry.record is None:
+            self._run(cursor, "drop", repeat)
+            return
+        self._run(cursor, "keep", repeat, at_ms=entry.record.at_ms, **vars(entry.kept))
+
+
+def rollups_of(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """What records come to, by hour, customer and release; sorted, so that workers take turns."""
+    sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(USED))
+    for record in records:
+        if record.usage.requests:
+            own = sums[_rollup_of(record)]
+            for number, name in enumerate(USED):
+                own[number] += getattr(record.usage, name)
+    names = ("organisation_id", "hour_s", "project_id", "key_id", "release", "version", *USED)
+    return [dict(zip(names, (*place, *own), strict=True)) for place, own in sorted(sums.items())]
+
+
+def _rollup_of(record: Record) -> tuple[Any, ...]:
+    hour_s = record.at_ms // HOUR_MS * 3600
+    who = record.organisation_id, hour_s, record.project_id, record.key_id
+    return *who, record.release, record.version
+
+
+def _as_before(repeat: Repeat, digest: Any, status: Any, head: Any, body: Any) -> Result:
+    if bytes(digest) != repeat.digest:
+        return RequestRepeated(
+            f"The idempotency key {repeat.key[:80]!r} stands for another request; use a new key "
+            "for each request, and the same one only to send it again."
+        )
+    if status is None:
+        return _busy(repeat)
+    return Kept(status, head, bytes(body))
+
+
+def _busy(repeat: Repeat) -> RequestRepeated:
+    return RequestRepeated(
+        f"The request with the idempotency key {repeat.key[:80]!r} is being answered; send it "
+        "again a little later to get the same answer."
+    )
+
+
+def _refusal(demand: Demand, left: int) -> LimitReached:
+    limit = demand.limit
+    when = {"ever": "for good"}.get(limit.period, f"for each {limit.period}")
+    what = limit.measure.replace("_", " ")
+    if limit.measure == "at_once":
+        when, what = "at once", "requests"
+    return LimitReached(
+        f"The {limit.subject_kind} has a limit of {limit.amount:,} {what} {when}, of which "
+        f"{max(0, left + demand.amount):,} are left, and the request needs {demand.amount:,}.",
+        demand.retry_after_s,
+    )

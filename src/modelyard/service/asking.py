@@ -1,0 +1,121 @@
+"""Asking: which release answers a request, for whom, and what is asked beside it."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+
+from modelyard.core.errors import BadInput, NotAllowed, ServiceBusy
+from modelyard.ledger.directory import Caller
+from modelyard.ledger.limits import Usage
+from modelyard.runtime.runtime import Answer
+from modelyard.service.catalogue import Catalogue, Served
+from modelyard.service.metering import CALLER, VISIT, Visit
+from modelyard.service.metrics import Metrics
+
+_shadows: set["asyncio.Task[None]"] = set()
+"""Held, as an event loop holds tasks by weak references alone."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request's release, and the visit it belongs to where it is metered."""
+
+    served: Served
+    shadow: Served | None
+    visit: Visit | None
+    metrics: Metrics
+
+    async def answers(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Answer], Usage]:
+        """Answers and what they used; raises what Admission.predict raises.
+
+        What is asked beside it answers later, to nobody, and is neither counted nor waited for.
+        """
+        found = await self.served.admission.predict(rows, self.visit)
+        if self.shadow:
+            task = asyncio.create_task(self._shadowed(self.shadow, rows, found[0]))
+            _shadows.add(task)
+            task.add_done_callback(_shadows.discard)
+        return found
+
+    async def vectors(self, rows: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], Usage]:
+        """Vectors and what they used; raises what Admission.vectors raises."""
+        return await self.served.admission.vectors(rows, self.visit)
+
+    async def _shadowed(
+        self, shadow: Served, rows: Sequence[Mapping[str, Any]], answers: list[Answer]
+    ) -> None:
+        with shadow.busy():
+            try:
+                others, _ = await shadow.admission.predict(rows, is_counted=False)
+            except (BadInput, ServiceBusy):
+                outcomes = ["refused"] * len(rows)
+            except Exception:  # noqa: BLE001 – a release on trial may fail, and harms nobody
+                outcomes = ["failed"] * len(rows)
+            else:
+                pairs = zip(answers, others, strict=True)
+                outcomes = ["same" if said(a) == said(b) else "other" for a, b in pairs]
+        for outcome in outcomes:
+            self.metrics.shadow_rows.labels(shadow.info.name, shadow.info.version, outcome).inc()
+
+
+def said(answer: Any) -> Any:
+    """What an answer says, without its numbers.
+
+    >>> said({"label": "good", "score": 0.7, "scores": {"good": 0.7, "bad": 0.3}})
+    {'label': 'good', 'scores': {'good': None, 'bad': None}}
+    """
+    match answer:
+        case dict():
+            return {
+                k: said(v) for k, v in answer.items() if not isinstance(v, float) or k != "score"
+            }
+        case list() | tuple():
+            return [said(each) for each in answer]
+        case float():
+            return None
+    return answer
+
+
+@contextmanager
+def asked(
+    catalogue: Catalogue, metrics: Metrics, request: Request, name: str | None = None
+) -> Iterator[Asked]:
+    """The release of that name, or that a request's path names; raises UnknownName, NotAllowed."""
+    version = request.path_params.get("version")
+    name = request.path_params["name"] if name is None else name
+    visit: Visit | None = request.scope.get(VISIT)
+    served = catalogue.find(name, version, _who(request, visit))
+    if visit:
+        visit.ask(served.info.name, served.info.version)
+    with served.busy():
+        yield Asked(served, catalogue.shadow_of(name, version, served), visit, metrics)
+
+
+def seen(catalogue: Catalogue, request: Request) -> list[Served]:
+    """The releases that whoever asks may know of."""
+    caller: Caller | None = request.scope.get(CALLER)
+    allowed = caller.releases if caller else None
+    return [each for each in catalogue.all() if allowed is None or each.info.name in allowed]
+
+
+def looked_at(catalogue: Catalogue, request: Request) -> Served:
+    """The release whose description is asked for; raises UnknownName, NotAllowed."""
+    name, version = request.path_params["name"], request.path_params.get("version")
+    caller: Caller | None = request.scope.get(CALLER)
+    if caller and caller.releases is not None and name.partition("@")[0] not in caller.releases:
+        raise NotAllowed("The key may not ask this release.")
+    return catalogue.find(name, version, _who(request, None))
+
+
+def _who(request: Request, visit: Visit | None) -> str:
+    """Whose requests stay on one side where they are shared out."""
+    caller: Caller | None = visit.caller if visit else request.scope.get(CALLER)
+    if caller:
+        return caller.project_id or caller.key_id
+    return request.client.host if request.client else ""

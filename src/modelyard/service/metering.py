@@ -1,0 +1,246 @@
+"""Metering: who asks, what is reserved for the request, and what it has come to.
+
+Every route that answers rows goes through `Meter.answered`, of whatever family it is: the key is
+looked up, `Visit.reserve` is called once the size of the request is known, and the record is on
+disk before the answer leaves. What fails on our side is not counted.
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import Engine
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive
+
+from modelyard.core.errors import KeyRefused, NotAllowed, RequestInvalid
+from modelyard.ledger.database import now_ms
+from modelyard.ledger.directory import Caller, Directory
+from modelyard.ledger.entries import (
+    Claim,
+    Demand,
+    Entry,
+    Kept,
+    Record,
+    Repeat,
+    Reservation,
+)
+from modelyard.ledger.ledger import Ledger
+from modelyard.ledger.limits import NOTHING, Limit, Usage, spend_micros
+from modelyard.ledger.roles import Right, may
+from modelyard.service.rate_headers import rate_headers
+
+Answer = Callable[[Request], Awaitable[Response]]
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEPT_HEADERS = ("content-type", "inference-header-content-length")
+REQUEST_ID = "X-Request-Id"
+VISIT = "modelyard.visit"
+CALLER = "modelyard.caller"
+"""Names of what a request carries with it."""
+_IDS = random.Random(secrets.token_bytes(16))  # noqa: S311 – unlike any other, and no secret
+
+
+@dataclass
+class Visit:
+    """A request of a customer, from its key to its record."""
+
+    caller: Caller
+    route: str
+    ledger: Ledger
+    repeat: Callable[[], Repeat | None]
+    release: str = ""
+    version: str = ""
+    usage: Usage = NOTHING
+    queue_us: int = 0
+    reservation: Reservation | None = None
+    began: float = field(default_factory=time.perf_counter)
+    id: str = field(default_factory=lambda: f"req_{_IDS.getrandbits(64):016x}")
+
+    def ask(self, release: str, version: str) -> None:
+        """Say which release is asked; raises NotAllowed."""
+        allowed = self.caller.releases
+        if allowed is not None and release not in allowed:
+            raise NotAllowed(
+                f"The key may not ask the release {release!r}; it may ask "
+                f"{', '.join(sorted(allowed))}."
+            )
+        self.release, self.version = release, version
+
+    async def reserve(self, usage: Usage) -> None:
+        """Reserve what will be used; raises LimitReached, RequestRepeated, Repeated, LedgerAway."""
+        priced = self._priced(usage)
+        demands = tuple(_demand(each, priced) for each in self.caller.limits)
+        repeat = self.repeat()
+        if not demands and not repeat:
+            return
+        found = await self.ledger.reserve(Claim(demands, repeat))
+        if isinstance(found, Kept):
+            raise Repeated(found)
+        self.reservation = found
+
+    def settle(self, usage: Usage, queue_us: int) -> None:
+        """Say what was used; it counts once the answer is ready."""
+        self.usage, self.queue_us = self._priced(usage), queue_us
+
+    def entry(self, outcome: str, status: int, kept: Kept | None = None) -> Entry:
+        """What is written of it; only what was answered has used anything."""
+        caller = self.caller
+        record = Record(
+            id=self.id,
+            at_ms=now_ms(),
+            organisation_id=caller.organisation_id or "",
+            project_id=caller.project_id or "",
+            key_id=caller.key_id,
+            release=self.release,
+            version=self.version,
+            route=self.route,
+            outcome=outcome,
+            status=status,
+            usage=self.usage if outcome == "answered" else NOTHING,
+            latency_us=int(1e6 * (time.perf_counter() - self.began)),
+            queue_us=self.queue_us,
+        )
+        return Entry(record, self.reservation, kept)
+
+    def _priced(self, usage: Usage) -> Usage:
+        return replace(usage, spend_micros=spend_micros(usage, self.caller.prices_of(self.release)))
+
+
+class Repeated(Exception):
+    """The request has been answered before."""
+
+    def __init__(self, kept: Kept):
+        self.kept = kept
+        super().__init__()
+
+
+class Meter:
+    """The one way from a customer's request to its answer."""
+
+    def __init__(self, directory: Directory, ledger: Ledger):
+        self._directory = directory
+        self._ledger = ledger
+
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing can be counted now, and so nothing answered."""
+        return self._directory.is_away
+
+    @property
+    def engine(self) -> Engine:
+        """The ledger's database."""
+        return self._ledger.engine
+
+    async def caller(self, request: Request, right: Right) -> Caller:
+        """Who asks; raises KeyRefused, NotAllowed, LedgerAway."""
+        text = _key_in(request)
+        found = self._directory.remembered(text)
+        if found is None:
+            found = await asyncio.to_thread(self._directory.caller, text)
+        if not may(found.role, right):
+            raise NotAllowed(f"The key is of the role {found.role}, which may not do this.")
+        return found
+
+    async def answered(self, route: str, answer: Answer, request: Request) -> Response:
+        """The answer to a request for rows, once it is counted; raises what refuses it."""
+        caller = await self.caller(request, "predict")
+        digest = _Digest(request)
+        key = _idempotency_key(request)
+        scope = caller.project_id or caller.key_id
+        visit = Visit(
+            caller, route, self._ledger,
+            lambda: Repeat(scope, key, digest.of_body()) if key else None,
+        )  # fmt: skip
+        request.scope[VISIT] = visit
+        try:
+            response = await answer(
+                Request(request.scope, digest.receive if key else request.receive)
+            )
+        except Repeated as repeated:
+            return _again(repeated.kept)
+        except BaseException as error:
+            self._ledger.note(visit.entry(*_ended(error)))
+            raise
+        has_ended = response.status_code >= 400
+        outcome = "refused" if has_ended else "answered"
+        entry = visit.entry(outcome, response.status_code, _kept(response, visit) if key else None)
+        await self._ledger.settle(entry)
+        standings = visit.reservation.standings if visit.reservation else ()
+        response.headers.update({REQUEST_ID: visit.id} | rate_headers(standings))
+        return response
+
+
+class _Digest:
+    """A body's digest, taken while it is read."""
+
+    def __init__(self, request: Request):
+        self._receive: Receive = request.receive
+        self._sum = hashlib.sha256()
+        for part in (request.method, request.url.path, request.headers.get("content-type", "")):
+            self._sum.update(part.encode() + b"\0")
+
+    async def receive(self) -> Message:
+        """The next part of the body."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._sum.update(message.get("body", b""))
+        return message
+
+    def of_body(self) -> bytes:
+        """Of what was read."""
+        return self._sum.digest()
+
+
+def _key_in(request: Request) -> str:
+    kind, _, text = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not text.strip():
+        raise KeyRefused("The request has no key; send it as `Authorization: Bearer KEY`.")
+    return text.strip()
+
+
+def _idempotency_key(request: Request) -> str | None:
+    found: str | None = request.headers.get("idempotency-key")
+    if found is not None and not IDEMPOTENCY_KEY.fullmatch(found):
+        raise RequestInvalid(
+            "The Idempotency-Key has 1 to 255 printable characters of ASCII without spaces; use a "
+            "UUID, for one."
+        )
+    return found
+
+
+def _demand(limit: Limit, usage: Usage) -> Demand:
+    now_s = now_ms() / 1000
+    amount, resets_in_s = usage.of(limit.measure), limit.resets_in_s(now_s)
+    comes = None if amount > limit.amount else resets_in_s  # more than fits will never fit
+    return Demand(limit, limit.window_s(now_s), amount, comes)
+
+
+def _ended(error: BaseException) -> tuple[str, int]:
+    """The outcome and status of a request that has no answer."""
+    from modelyard.service.problems import CLIENT_GONE, Refusals, status_of
+
+    if not isinstance(error, Exception):
+        return "gone", CLIENT_GONE
+    status = status_of(error)
+    if status == CLIENT_GONE:
+        return "gone", status
+    return ("refused" if Refusals.is_known(error) else "failed"), status
+
+
+def _kept(response: Response, visit: Visit) -> Kept:
+    head = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+    told = json.dumps(head | {REQUEST_ID: visit.id})
+    return Kept(response.status_code, told, bytes(response.body))
+
+
+def _again(kept: Kept) -> Response:
+    """The first answer, under the id that it was counted by."""
+    headers = json.loads(kept.head) | {"Idempotency-Replayed": "true"}
+    return Response(kept.body, kept.status, headers)
