@@ -69,11 +69,6 @@ class Done:
     queue_s: float
     compute_s: float
 
-    @property
-    def ahead_tokens(self) -> int:
-        """What it computes before it is another's turn, at most."""
-        return min(self.waiting_tokens, SHARE_TOKENS)
-
 
 @dataclass(frozen=True)
 class Ran:
