@@ -19,6 +19,7 @@ from bench.projects import modelyard
 
 RUNS = 3
 LEARNED_ROWS = 2_000
+MINILM_ROWS = 30_000
 SAMPLE_SECONDS = 0.1
 PROJECT = """name = "batch"
 [data]
@@ -50,6 +51,12 @@ def million_predict() -> list[Figure]:
     """
     make_backbone(WORK / "batch-tiny")
     return compared("a million rows", str(WORK / "batch-tiny"), ROWS, RUNS)
+
+
+@measures("predict-minilm")
+def predict_minilm() -> list[Figure]:
+    """The same with MiniLM, where the network weighs what it does for a user; fewer rows."""
+    return compared("30,000 rows with MiniLM", "minilm", MINILM_ROWS, RUNS)
 
 
 def compared(name: str, backbone: str, rows: int, runs: int) -> list[Figure]:
