@@ -30,6 +30,7 @@ from modelyard.ledger.statements import Statements
 from modelyard.ledger.transaction import Transaction
 
 MOST_TOGETHER = 512
+MOST_NOTED = 10_000
 AWAY_SECONDS = 0.1
 """After a failure, before the database is asked again."""
 BEAT_SECONDS = 1.0
@@ -102,7 +103,14 @@ class Ledger:
         await asyncio.shield(done)
 
     def note(self, entry: Entry) -> None:
-        """Write a request that nobody waits for, soon."""
+        """Write a request that nobody waits for, soon.
+
+        Where far too many wait, a refusal is left out of the journal; what it held is let go.
+        """
+        if len(self._queue) > MOST_NOTED and not entry.is_answered:
+            entry = Entry(None, entry.reservation)
+            if entry.reservation is None:
+                return
         self._put(Waiting(entry))
 
     def close(self) -> None:
