@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelyard.service.access import right_for
-from modelyard.service.metering import CALLER, VISIT, Meter
+from modelyard.service.metering import CALLER, REQUEST_ID, VISIT, Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.problems import METHODS, Refusals
 from modelyard.service.request_log import Log, line_of
@@ -130,6 +130,8 @@ class Observed:
         except Exception as error:  # noqa: BLE001 – any is told
             response = await self._refusals.response(request, error)
             failed = None if self._refusals.is_known(error) else error
+            if visit := request.scope.get(VISIT):
+                response.headers[REQUEST_ID] = visit.id
         await response(request.scope, receive, send)
         if failed:
             raise failed
