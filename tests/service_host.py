@@ -29,6 +29,7 @@ from modelyard.runtime.encoded import Encoded
 from modelyard.runtime.index import Index
 from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import create_app
+from modelyard.service.metering import Meter
 from modelyard.service.release_info import ReleaseInfo
 from modelyard.service.server import configuration, serve
 
@@ -254,10 +255,13 @@ def slowed(runtime: Runtime, before: Callable[[Encoded], None]) -> Runtime:
 
 
 @contextmanager
-def served(runtime: Runtime, info: ReleaseInfo, limits: Serve) -> Iterator[str]:
+def served(
+    runtime: Runtime, info: ReleaseInfo, limits: Serve, meter: Meter | None = None
+) -> Iterator[str]:
     """The app in a thread of this process; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(configuration(create_app(runtime, info, limits), grace_seconds=20))
+    app = create_app(runtime, info, limits, meter)
+    server = uvicorn.Server(configuration(app, grace_seconds=20))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -18,12 +18,14 @@ FILES = {
 }
 FLOORS = {
     "core": 0,
-    **dict.fromkeys(("data", "ledger", "models", "runtime"), 1),
+    **dict.fromkeys(("client", "data", "ledger", "models", "runtime"), 1),
     **dict.fromkeys(("inputs", "targets", "checks"), 2),
     **dict.fromkeys(("stages", "service"), 3),
     **dict.fromkeys(("cli", "doors", "__main__", ""), 4),
 }
-LIGHT = ("core", "ledger", "inputs", "targets", "runtime", "service", "cli", "doors", "")
+LIGHT = (
+    "core", "client", "ledger", "inputs", "targets", "runtime", "service", "cli", "doors", "",
+)  # fmt: skip
 HEAVY = {"torch", "transformers", "sklearn", "peft", "scipy", "pandas", "matplotlib", "onnx"}
 
 

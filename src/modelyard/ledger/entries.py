@@ -21,6 +21,8 @@ from modelyard.ledger.limits import USED, Limit, Usage
 Place = tuple[int, int]
 """A limit and the moment at which its period began."""
 HOUR_MS = 3_600_000
+BUSY_SECONDS = 1
+"""After so long a request that is being answered may be sent again."""
 
 
 @dataclass(frozen=True)
@@ -369,7 +371,8 @@ def _as_before(repeat: Repeat, row: Mapping[str, Any]) -> Result:
 def _busy(repeat: Repeat) -> RequestRepeated:
     return RequestRepeated(
         f"The request with the idempotency key {repeat.key[:80]!r} is being answered; send it "
-        "again a little later to get the same answer."
+        "again a little later to get the same answer.",
+        BUSY_SECONDS,
     )
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelyard.service.access import right_for
-from modelyard.service.metering import Meter
+from modelyard.service.metering import VISIT, Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.problems import Refusals
 
@@ -116,6 +116,8 @@ class Observed:
         except Exception as error:  # noqa: BLE001 – any is told
             response = await self._refusals.response(request, error)
             failed = None if self._refusals.is_known(error) else error
+            if VISIT in request.scope:
+                response.headers["X-Request-Id"] = request.scope[VISIT].id
         await response(request.scope, receive, send)
         if failed:
             raise failed

@@ -15,7 +15,8 @@ SAID = {
     403: "The key may not do this.",
     404: "There is no such model or version.",
     408: "The body did not arrive in time.",
-    409: "The idempotency key stands for another request, or for one that is being answered.",
+    409: "The idempotency key stands for another request, or for one that is being answered; "
+    "where Retry-After says when, come again.",
     413: "The body, the rows or a text are over a limit.",
     415: "The body's type or compression is not read here.",
     422: "The request cannot be answered; `detail` says why.",
