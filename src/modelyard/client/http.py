@@ -2,6 +2,8 @@
 
 from modelyard.core.errors import ExtraMissing, SettingInvalid
 
+MOST_PORT = 65_535
+
 
 def service_url(url: str) -> str:
     """The URL of a service without a slash at its end; raises SettingInvalid, ExtraMissing."""
@@ -13,9 +15,10 @@ def service_url(url: str) -> str:
         ) from None
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
+        parsed.host.encode("idna")  # as the look-up of the name will
+    except (httpx.InvalidURL, TypeError, UnicodeError):
         parsed = httpx.URL()
-    others = (parsed.userinfo, parsed.query, parsed.fragment)
+    others = (parsed.userinfo, parsed.query, parsed.fragment, (parsed.port or 0) > MOST_PORT)
     if parsed.scheme not in ("http", "https") or not parsed.host or any(others):
         raise SettingInvalid(
             "The URL of the service is not one to ask; give it without user, password and query, "
