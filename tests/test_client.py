@@ -416,7 +416,7 @@ def test_an_early_end_lets_go_of_what_is_on_its_way(failing: Between, ending: st
 
     async def run() -> list[Any]:
         found = []
-        async with AsyncClient(failing.url, retries=0) as client:
+        async with asyncio.timeout(10), AsyncClient(failing.url, retries=0) as client:
             answers = client.predict_many("tiny", rows, batch_rows=1, at_once=3)
             async for answer in answers:
                 found.append(answer)

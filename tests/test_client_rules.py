@@ -195,6 +195,7 @@ def test_waits_are_drawn_from_nothing_to_all_of_the_time() -> None:
 @given(st.text() | st.from_regex(r"[ 0-9]{1,5000}"))
 @example("9" * 5000)
 @example("-1")
+@example("0\x1c")
 @example("Fri, 31 Dec 9999 23:59:59 -2359")
 @example("Thu, 01 Jan 1970 00:00:00 GMT")
 def test_any_retry_after_is_read_or_left(text: str) -> None:

@@ -83,8 +83,8 @@ def seconds(retry_after: str, now: datetime) -> float | None:
     >>> seconds("Thu, 01 Jan 2026 00:00:09 GMT", datetime(2026, 1, 1, tzinfo=UTC))
     9.0
     """
-    if re.fullmatch(r"[0-9]{1,12}", retry_after.strip()):
-        return float(retry_after)
+    if found := re.fullmatch(r"\s*([0-9]{1,12})\s*", retry_after):
+        return float(found[1])
     try:
         when = parsedate_to_datetime(retry_after)
     except (ValueError, TypeError, OverflowError):
