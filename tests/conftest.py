@@ -8,7 +8,7 @@ from tests.tiny import make_backbone, make_image_backbone
 
 from modelyard.core.artefacts import Dataset, Model
 
-pytest_plugins = ["tests.ledgers", "tests.tenants"]
+pytest_plugins = ["tests.ledgers", "tests.tenants", "tests.clients"]
 collect_ignore = ["kill_training.py"]
 """A program that a test starts; to import it is to run it."""
 

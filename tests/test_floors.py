@@ -19,10 +19,10 @@ FILES = {
 }
 FLOORS = {
     "core": 0,
-    **dict.fromkeys(("data", "ledger", "models", "runtime"), 1),
+    **dict.fromkeys(("client", "data", "ledger", "models", "runtime"), 1),
     **dict.fromkeys(("inputs", "targets", "checks"), 2),
     **dict.fromkeys(("stages", "service"), 3),
-    **dict.fromkeys(("cli", "client", "doors", "serving", "__main__", ""), 4),
+    **dict.fromkeys(("cli", "doors", "serving", "__main__", ""), 4),
 }
 LIGHT = (
     "core",

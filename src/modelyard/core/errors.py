@@ -47,7 +47,7 @@ from typing import ClassVar
 class ModelyardError(Exception):
     """Anything Modelyard refuses or fails at, said for a person."""
 
-    code: ClassVar[str] = "error"
+    code: str = "error"
     exit_status: ClassVar[int] = 1
 
     @property
@@ -265,9 +265,16 @@ class LimitReached(ModelyardError):
 
 
 class RequestRepeated(ModelyardError):
-    """An idempotency key that stands for another request, or for one that is being answered."""
+    """An idempotency key that stands for another request, or for one that is being answered.
+
+    Of the latter `retry_after_s` says when to come again; for the former there is no such time.
+    """
 
     code = "request-repeated"
+
+    def __init__(self, message: str, retry_after_s: int | None = None):
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class WorkerDied(ModelyardError):

@@ -29,6 +29,9 @@ from modelyard.ledger.entries import (
 from modelyard.ledger.limits import USED
 from modelyard.ledger.statements import Statements
 
+BUSY_SECONDS = 1
+"""After so long a request that is being answered may be sent again."""
+
 
 class Transaction:
     """Operations of one worker, written together; `results` has one for each."""
@@ -239,7 +242,8 @@ def _as_before(repeat: Repeat, digest: Any, status: Any, head: Any, body: Any) -
 def _busy(repeat: Repeat) -> RequestRepeated:
     return RequestRepeated(
         f"The request with the idempotency key {repeat.key[:80]!r} is being answered; send it "
-        "again a little later to get the same answer."
+        "again a little later to get the same answer.",
+        BUSY_SECONDS,
     )
 
 

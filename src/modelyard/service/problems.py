@@ -106,7 +106,10 @@ class Refusals:
                 return {"Retry-After": str(self._retry_after_s())}
             case LedgerAway():
                 return {"Retry-After": str(LEDGER_SECONDS)}
-            case LimitReached(retry_after_s=int(seconds)):
+            case (
+                LimitReached(retry_after_s=int(seconds))
+                | RequestRepeated(retry_after_s=int(seconds))
+            ):
                 return {"Retry-After": str(seconds)}
             case KeyRefused():
                 return {"WWW-Authenticate": "Bearer"}
