@@ -237,9 +237,16 @@ class ServiceBusy(ModelyardError):
 
 
 class LedgerAway(ModelyardError):
-    """The ledger's database is gone, full, or busy too long."""
+    """The ledger's database is gone, full, or busy too long.
+
+    `told` is what a stranger is told of it: nothing of what the database says.
+    """
 
     code = "ledger-away"
+
+    def __init__(self, message: str, told: str | None = None):
+        super().__init__(message)
+        self.told = told or message
 
 
 class KeyRefused(ModelyardError):

@@ -299,7 +299,10 @@ def remove_limit(
                 "lower one may be set beside it."
             )
         connection.execute(delete(schema.limits).where(own))
-        for table in (schema.counters, schema.holds):  # another may get its number
+        counters = schema.counters.c  # locked in the order in which those who write lock them
+        query = select(counters.used).where(counters.limit_id == limit)
+        connection.execute(query.order_by(counters.window_s).with_for_update())
+        for table in (schema.counters, schema.holds):
             connection.execute(delete(table).where(table.c.limit_id == limit))
 
 

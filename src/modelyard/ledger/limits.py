@@ -109,8 +109,12 @@ class Price:
     per: int
 
 
+MOST_SPENT = 10**15
+"""What a request costs at most, in millionths: sums of it fit into a database's whole numbers."""
+
+
 def spend_micros(usage: Usage, prices: Mapping[Measure, Price]) -> int:
-    """What a usage costs, rounded up once.
+    """What a usage costs, rounded up once, and at most MOST_SPENT.
 
     >>> spend_micros(Usage(rows=3), {"rows": Price("rows", 500_000, 1000)})
     1500
@@ -120,4 +124,4 @@ def spend_micros(usage: Usage, prices: Mapping[Measure, Price]) -> int:
         units = usage.of(measure) * price.micros
         whole += units // price.per
         rest += units % price.per / price.per
-    return whole + -int(-rest // 1)
+    return min(MOST_SPENT, whole + -int(-rest // 1))

@@ -5,7 +5,6 @@ looked up, `Visit.reserve` is called once the size of the request is known, and 
 disk before the answer leaves. What fails on our side is not counted.
 """
 
-import asyncio
 import hashlib
 import json
 import random
@@ -131,7 +130,7 @@ class Meter:
     @property
     def is_away(self) -> bool:
         """Whether nothing can be counted now, and so nothing answered."""
-        return self._directory.is_away
+        return self._directory.is_away or self._ledger.is_away
 
     @property
     def engine(self) -> Engine:
@@ -143,7 +142,7 @@ class Meter:
         text = _key_in(request)
         found = self._directory.remembered(text)
         if found is None:
-            found = await asyncio.to_thread(self._directory.caller, text)
+            found = await self._directory.looked_up(text)
         if not may(found.role, right):
             raise NotAllowed(f"The key is of the role {found.role}, which may not do this.")
         return found
