@@ -177,6 +177,16 @@ def ledger_database(url: str | None) -> "Engine":
     return ready(ledger_as_it_is(url))
 
 
+@contextmanager
+def using_ledger(url: str | None) -> "Iterator[Engine]":
+    """The ledger's database with its tables, for one command."""
+    engine = ledger_database(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def ledger_as_it_is(url: str | None) -> "Engine":
     """The ledger's database, whatever tables it has."""
     from modelyard.ledger.database import default_file, opened

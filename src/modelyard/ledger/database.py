@@ -157,9 +157,11 @@ OURS = (DataError, IntegrityError, ProgrammingError, NotSupportedError)
 def away(error: BaseException) -> LedgerAway:
     """What the database says, as an error; a client is told that it says something."""
     reason = next(iter(str(getattr(error, "orig", error)).splitlines()), type(error).__name__)
-    whole = "The ledger's database does not take what is written{}; nothing was counted, send the "
-    whole += "request again a little later."
-    return LedgerAway(whole.format(f" ({reason[:200]})"), whole.format(""))
+    return LedgerAway(
+        "The ledger's database does not take what is written; nothing was counted, send the "
+        "request again a little later.",
+        reason[:200].rstrip("."),
+    )
 
 
 def now_ms() -> int:

@@ -337,9 +337,11 @@ _TICK = Waiting(Entry(None))
 def _as_away(error: Exception) -> LedgerAway:
     """An error of its own for each that gets one."""
     if isinstance(error, LedgerAway):
-        return LedgerAway(str(error), error.told)
-    whole = "The ledger could not write the request down{}; nothing was counted."
-    return LedgerAway(whole.format(f" ({type(error).__name__}: {error})"), whole.format(""))
+        return LedgerAway(error.told, error.reason)
+    return LedgerAway(
+        "The ledger could not write the request down; nothing was counted.",
+        f"{type(error).__name__}: {error}"[:200],
+    )
 
 
 def _unknown() -> LedgerAway:

@@ -12,6 +12,9 @@ Period = Literal["second", "minute", "hour", "day", "month", "ever"]
 MEASURES: tuple[Measure, ...] = (
     "requests", "rows", "tokens", "images", "compute_us", "spend_micros", "at_once",
 )  # fmt: skip
+PRICED: tuple[Measure, ...] = MEASURES[:5]
+LARGEST_PRICE = 10**12
+"""In millionths of the currency; and for how much of a measure, at most."""
 SECONDS: dict[Period, int] = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 PERIODS: tuple[Period, ...] = (*SECONDS, "month", "ever")
 SUBJECTS = ("organisation", "project", "key")
