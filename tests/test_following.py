@@ -1,5 +1,6 @@
 """Following: what a process serves when releases come, break, are replaced and go."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
-from tests.service_host import info_of
+from starlette.requests import Request
+from tests.service_host import COLUMN, info_of
 
 from modelyard.core.errors import RequestInvalid, SettingInvalid
 from modelyard.core.project import Serve
@@ -17,6 +19,8 @@ from modelyard.ledger.ledger import Ledger
 from modelyard.runtime.runtime import Runtime
 from modelyard.service import following
 from modelyard.service.app import Service
+from modelyard.service.asking import asked
+from modelyard.service.catalogue import Alias
 from modelyard.service.following import Follower, Opened
 from modelyard.service.repository import Repository
 
@@ -141,3 +145,35 @@ def test_what_stands_against_following_is_told_once_and_tried_again(
     assert process.told == [
         "What is deployed could not be followed: TimeoutError: too slow",
     ]
+
+
+def test_a_shadow_is_held_from_the_moment_it_is_to_be_asked(
+    tiny_runtime: Runtime, tiny_folder: Path
+) -> None:
+    """It is unloaded after the answer, and before its own turn has come."""
+    service, closed = Service(), []
+    for version in "12":
+        info = replace(info_of(tiny_runtime, tiny_folder), version=version)
+        service.add(tiny_runtime, info, Serve.model_validate({}))
+    service.catalogue.lead({("tiny", "prod"): Alias((("1", 1),), "2")})
+    admission = service.catalogue.find("tiny@2").admission
+    close = admission.close
+    admission.close = lambda: closed.append(close())  # type: ignore[method-assign,func-returns-value]
+
+    async def shadowed() -> None:
+        request = Request({"type": "http", "path_params": {"name": "tiny"}})
+        with asked(service.catalogue, service.metrics, request) as ask:
+            await ask.answers([{COLUMN: "good"}])
+        service.catalogue.remove("tiny", "2")
+        assert closed == []
+        async with asyncio.timeout(TEN_SECONDS):
+            while not closed:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(shadowed())
+    assert (
+        'shadow_rows_total{outcome="same",release="tiny",version="2"} 1.0'
+        in service.metrics.text().decode()
+    )
+    assert len(closed) == 1
+    service.catalogue.close()

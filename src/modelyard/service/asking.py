@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,28 +38,36 @@ class Asked:
         """
         found = await self.served.admission.predict(rows, self.visit)
         if self.shadow:
-            task = asyncio.create_task(self._shadowed(self.shadow, rows, found[0]))
-            _shadows.add(task)
-            task.add_done_callback(_shadows.discard)
+            self._shadow(self.shadow, rows, found[0])
         return found
 
     async def vectors(self, rows: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], Usage]:
         """Vectors and what they used; raises what Admission.vectors raises."""
         return await self.served.admission.vectors(rows, self.visit)
 
+    def _shadow(
+        self, shadow: Served, rows: Sequence[Mapping[str, Any]], answers: list[Answer]
+    ) -> None:
+        """Have a release asked beside; it is held from now on, not from the task's beginning."""
+        held = ExitStack()
+        held.enter_context(shadow.busy())
+        task = asyncio.create_task(self._shadowed(shadow, rows, answers))
+        _shadows.add(task)
+        task.add_done_callback(_shadows.discard)
+        task.add_done_callback(lambda task: held.close())
+
     async def _shadowed(
         self, shadow: Served, rows: Sequence[Mapping[str, Any]], answers: list[Answer]
     ) -> None:
-        with shadow.busy():
-            try:
-                others, _ = await shadow.admission.predict(rows, is_counted=False)
-            except (BadInput, ServiceBusy):
-                outcomes = ["refused"] * len(rows)
-            except Exception:  # noqa: BLE001 – a release on trial may fail, and harms nobody
-                outcomes = ["failed"] * len(rows)
-            else:
-                pairs = zip(answers, others, strict=True)
-                outcomes = ["same" if said(a) == said(b) else "other" for a, b in pairs]
+        try:
+            others, _ = await shadow.admission.predict(rows, is_counted=False)
+        except (BadInput, ServiceBusy):
+            outcomes = ["refused"] * len(rows)
+        except Exception:  # noqa: BLE001 – a release on trial may fail, and harms nobody
+            outcomes = ["failed"] * len(rows)
+        else:
+            pairs = zip(answers, others, strict=True)
+            outcomes = ["same" if said(a) == said(b) else "other" for a, b in pairs]
         for outcome in outcomes:
             self.metrics.shadow_rows.labels(shadow.info.name, shadow.info.version, outcome).inc()
 
@@ -93,8 +101,9 @@ def asked(
     served = catalogue.find(name, version, _who(request, visit))
     if visit:
         visit.ask(served.info.name, served.info.version)
-    with served.busy():
-        yield Asked(served, catalogue.shadow_of(name, version, served), visit, metrics)
+    shadow = catalogue.shadow_of(name, version, served)
+    with served.busy(), shadow.busy() if shadow else nullcontext():
+        yield Asked(served, shadow, visit, metrics)
 
 
 def seen(catalogue: Catalogue, request: Request) -> list[Served]:

@@ -58,6 +58,7 @@ class Served:
     admission: Admission
     in_flight: int = 0
     is_leaving: bool = False
+    has_left: bool = False
 
     @cached_property
     def outputs(self) -> dict[str, Output]:
@@ -80,8 +81,9 @@ class Served:
         self.close_if_done()
 
     def close_if_done(self) -> None:
-        """Let go, off the event loop, where nothing is in flight."""
-        if self.is_leaving and not self.in_flight:
+        """Let go, once and off the event loop, where nothing is in flight."""
+        if self.is_leaving and not self.in_flight and not self.has_left:
+            self.has_left = True
             try:
                 asyncio.get_running_loop().run_in_executor(None, self.admission.close)
             except RuntimeError:  # nothing runs any more
