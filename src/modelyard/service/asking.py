@@ -14,7 +14,7 @@ from modelyard.core.errors import BadInput, NotAllowed, ServiceBusy
 from modelyard.ledger.directory import Caller
 from modelyard.ledger.limits import Usage
 from modelyard.runtime.runtime import Answer
-from modelyard.service.catalogue import Catalogue, Served
+from modelyard.service.catalogue import AT, Catalogue, Served
 from modelyard.service.metering import CALLER, VISIT, Visit
 from modelyard.service.metrics import Metrics
 
@@ -98,7 +98,8 @@ def asked(
     version = request.path_params.get("version")
     name = request.path_params["name"] if name is None else name
     visit: Visit | None = request.scope.get(VISIT)
-    served = catalogue.find(name, version, _who(request, visit))
+    _refuse_others(_caller(request), name)
+    served = catalogue.find(name, version, _who(request))
     if visit:
         visit.ask(served.info.name, served.info.version)
     shadow = catalogue.shadow_of(name, version, served)
@@ -108,23 +109,37 @@ def asked(
 
 def seen(catalogue: Catalogue, request: Request) -> list[Served]:
     """The releases that whoever asks may know of."""
-    caller: Caller | None = request.scope.get(CALLER)
+    caller = _caller(request)
     allowed = caller.releases if caller else None
     return [each for each in catalogue.all() if allowed is None or each.info.name in allowed]
 
 
-def looked_at(catalogue: Catalogue, request: Request) -> Served:
-    """The release whose description is asked for; raises UnknownName, NotAllowed."""
-    name, version = request.path_params["name"], request.path_params.get("version")
-    caller: Caller | None = request.scope.get(CALLER)
-    if caller and caller.releases is not None and name.partition("@")[0] not in caller.releases:
-        raise NotAllowed("The key may not ask this release.")
-    return catalogue.find(name, version, _who(request, None))
+def looked_at(catalogue: Catalogue, request: Request, name: str | None = None) -> Served:
+    """The release of that name, or that a path names, to be told of; raises as `asked` does."""
+    version = request.path_params.get("version")
+    name = request.path_params["name"] if name is None else name
+    _refuse_others(_caller(request), name)
+    return catalogue.find(name, version, _who(request))
 
 
-def _who(request: Request, visit: Visit | None) -> str:
+def _refuse_others(caller: Caller | None, name: str) -> None:
+    """Refuse names beyond the releases of a key, whether they are names of any: NotAllowed."""
+    own = caller.releases if caller else None
+    if own is not None and name.partition(AT)[0] not in own:
+        raise NotAllowed(
+            f"The key may not ask the release {name[:80]!r}; it may ask "
+            f"{', '.join(sorted(own)) or 'none'}."
+        )
+
+
+def _caller(request: Request) -> Caller | None:
+    visit: Visit | None = request.scope.get(VISIT)
+    return visit.caller if visit else request.scope.get(CALLER)
+
+
+def _who(request: Request) -> str:
     """Whose requests stay on one side where they are shared out."""
-    caller: Caller | None = visit.caller if visit else request.scope.get(CALLER)
+    caller = _caller(request)
     if caller:
         return caller.project_id or caller.key_id
     return request.client.host if request.client else ""
