@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,13 +46,6 @@ class Process:
     @property
     def served(self) -> set[str]:
         return {each.info.version for each in self.service.catalogue.all()}
-
-
-def until(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + TEN_SECONDS
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
 
 
 @pytest.fixture
