@@ -38,6 +38,8 @@ from modelyard.service.rate_headers import rate_headers
 
 Answer = Callable[[Request], Awaitable[Response]]
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+READ_BY = ("content-type", "content-encoding", "inference-header-content-length")
+"""Headers by which a body is read: with another of them the same bytes are another request."""
 KEPT_HEADERS = ("content-type", "inference-header-content-length")
 REQUEST_ID = "X-Request-Id"
 VISIT = "modelyard.visit"
@@ -63,13 +65,7 @@ class Visit:
     id: str = field(default_factory=lambda: f"req_{_IDS.getrandbits(64):016x}")
 
     def ask(self, release: str, version: str) -> None:
-        """Say which release is asked; raises NotAllowed."""
-        allowed = self.caller.releases
-        if allowed is not None and release not in allowed:
-            raise NotAllowed(
-                f"The key may not ask the release {release!r}; it may ask "
-                f"{', '.join(sorted(allowed))}."
-            )
+        """Say which release is asked, once it is known that it may be."""
         self.release, self.version = release, version
 
     async def reserve(self, usage: Usage) -> None:
@@ -177,12 +173,13 @@ class Meter:
 
 
 class _Digest:
-    """A body's digest, taken while it is read."""
+    """A request's digest, taken while its body is read."""
 
     def __init__(self, request: Request):
         self._receive: Receive = request.receive
         self._sum = hashlib.sha256()
-        for part in (request.method, request.url.path, request.headers.get("content-type", "")):
+        told = (request.headers.get(name, "") for name in READ_BY)
+        for part in (request.method, request.url.path, *told):
             self._sum.update(part.encode() + b"\0")
 
     async def receive(self) -> Message:
