@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 from tests.service_host import COLUMN, info_of
 
-from modelyard.core.errors import RequestInvalid, SettingInvalid
+from modelyard.core.errors import RequestInvalid, ServiceBusy, SettingInvalid
 from modelyard.core.project import Serve
 from modelyard.ledger import deployments
+from modelyard.ledger.database import writing
 from modelyard.ledger.ledger import Ledger
+from modelyard.ledger.workers import let_go
 from modelyard.runtime.runtime import Runtime
 from modelyard.service import following
 from modelyard.service.app import Service
@@ -169,3 +172,18 @@ def test_a_shadow_is_held_from_the_moment_it_is_to_be_asked(
     )
     assert len(closed) == 1
     service.catalogue.close()
+
+
+def test_a_worker_under_a_new_name_is_waited_for(process: Process) -> None:
+    """Struck off and back, it serves as before, and what is changed then is not yet followed."""
+    ledger = process.follower.ledger
+    before = ledger.worker
+    process.follower.close()
+    with writing(process.engine) as connection:
+        let_go(connection, before)
+    ends = time.monotonic() + TEN_SECONDS
+    while ledger.worker == before:
+        assert time.monotonic() < ends
+    generation = deployments.place(process.engine, "tiny", "2", Path("/2a"))
+    with pytest.raises(ServiceBusy):
+        deployments.await_followed(process.engine, generation, 0.3)

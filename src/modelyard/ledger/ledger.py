@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, insert, select
 
 from modelyard.core.errors import LedgerAway
-from modelyard.ledger import schema
+from modelyard.ledger import deployments, schema
 from modelyard.ledger.allowances import Allowances
 from modelyard.ledger.database import reading, writing
 from modelyard.ledger.entries import (
@@ -63,6 +63,7 @@ class Ledger:
         self._statements = Statements(engine)
         self._allowances = Allowances("")
         self._beat = 0
+        self._followed = deployments.FOLLOWS_NONE
         self._queue: list[Waiting] = []
         self._changed = threading.Condition()
         self._is_closed = False
@@ -87,6 +88,11 @@ class Ledger:
     def is_away(self) -> bool:
         """Whether nothing can be written at this moment."""
         return self._failure is not None or not self._thread.is_alive()
+
+    def follow(self, generation: int) -> None:
+        """Say as of which generation of what is deployed this serves; raises LedgerAway."""
+        self._followed = generation
+        deployments.follow(self._engine, self.worker, generation)
 
     async def reserve(self, claim: Claim) -> Reservation | Kept:
         """Reserve what a request needs; or the answer that it has had already.
@@ -300,7 +306,8 @@ class Ledger:
     def _enrol(self) -> None:
         """Take a name of one's own."""
         worker = f"wrk_{secrets.token_hex(8)}"
-        row = {"id": worker, "host": self._host, "process": os.getpid(), "beat": 0}
+        own = {"host": self._host, "process": os.getpid()}
+        row = {"id": worker, **own, "beat": 0, "generation": self._followed}
         with writing(self._engine) as connection:
             connection.execute(insert(schema.workers).values(row))
         self._allowances, self._beat, self._idle = Allowances(worker), 0, []

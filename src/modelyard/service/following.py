@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from modelyard.core.errors import LedgerAway, ModelyardError, SettingInvalid
 from modelyard.core.project import Serve
-from modelyard.ledger.deployments import Standing, follow, standing
+from modelyard.ledger.deployments import Standing, standing
 from modelyard.ledger.ledger import Ledger
 from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import Service
@@ -112,7 +112,7 @@ class Follower:
         self._folders = kept | {place: wanted[place] for place in opened}
         self.problems = {place: each for place, each in tried.items() if isinstance(each, str)}
         self._followed = self.ledger.worker, found.generation
-        follow(self.engine, *self._followed)
+        self.ledger.follow(found.generation)
 
     def _call(self, work: Callable[[], None]) -> None:
         """Have something done where requests are answered, and wait for it; raises what it does."""
