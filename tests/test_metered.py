@@ -261,13 +261,16 @@ def test_a_database_that_goes_and_comes_back(release: Path) -> None:
             sent = [pool.submit(asks.ask) for _ in range(60)]
             stop = ["stop", "-m", "immediate"]
             pgserver().pg_ctl(stop, pgdata=server.pgdata, user=server.system_user)
-            met = Counter(each.result().status_code for each in sent)
+            replies = [each.result() for each in sent]
+            met = Counter(each.status_code for each in replies)
+            unknown = sum("is not known" in each.text for each in replies)
             gone = asks.ask()
             assert gone.status_code == 503 and gone.json()["code"] == "ledger-away"
             server.ensure_postgres_running()
             _await_answer(asks)
             assert set(met) <= {200, 503}
-            assert asks.used()[0] == 2 + met[200]
+            # of what was being committed as it went, the answer has said that it may count
+            assert 2 + met[200] <= asks.used()[0] <= 2 + met[200] + unknown
             _await_nothing_held(engine)
         engine.dispose()
 

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, insert, select
 from modelyard.core.errors import LedgerAway
 from modelyard.ledger import deployments, schema
 from modelyard.ledger.allowances import Allowances
+from modelyard.ledger.contents import AT_ONCE_ROWS, delete_old
 from modelyard.ledger.database import reading, writing
 from modelyard.ledger.entries import (
     Claim,
@@ -35,6 +36,8 @@ MOST_IDLE = 200
 AWAY_SECONDS = 0.1
 """After a failure, before the database is asked again."""
 BEAT_SECONDS = 1.0
+CLEAN_SECONDS = 3600.0
+"""Between two deletions of rows and answers whose days have passed."""
 UNSURE_SECONDS = 20.0
 """How long it is tried to find out whether a transaction took place whose end was not heard."""
 
@@ -69,7 +72,7 @@ class Ledger:
         self._is_closed = False
         self._failure: LedgerAway | None = None
         self._idle: list[Place] = []
-        self._looked = -BEAT_SECONDS
+        self._looked = self._cleaned = -CLEAN_SECONDS
         self._enrol()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
@@ -196,6 +199,13 @@ class Ledger:
         if not self._failure and self._is_due:
             self._looked = time.monotonic()
             self._others.look(self.worker)
+            self._clean()
+
+    def _clean(self) -> None:
+        """Delete rows and answers that are kept no longer, some at a time."""
+        is_due = time.monotonic() - self._cleaned > CLEAN_SECONDS
+        if is_due and delete_old(self._engine) < AT_ONCE_ROWS:
+            self._cleaned = time.monotonic()
 
     def _say(self, sentence: str) -> None:
         with suppress(Exception):  # nobody listens

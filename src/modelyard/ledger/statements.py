@@ -162,7 +162,9 @@ def _of_records(engine: Engine) -> dict[str, Any]:
     placed = inserting(engine, rollups).values({c.name: bindparam(c.name) for c in rollups.c})
     added = {name: rollups.c[name] + placed.excluded[name] for name in USED}
     keys = [column.name for column in rollups.primary_key]
+    content = insert(schema.contents).values({c.name: bindparam(c.name) for c in schema.contents.c})
     return {
         "record": record.inline(),
+        "content": content.inline(),
         "rollup": placed.on_conflict_do_update(index_elements=keys, set_=added),
     }

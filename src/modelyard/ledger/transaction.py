@@ -11,6 +11,7 @@ from typing import Any
 
 from modelyard.core.errors import LedgerAway, LimitReached, RequestRepeated
 from modelyard.ledger.allowances import Allowances, Plan
+from modelyard.ledger.contents import Content
 from modelyard.ledger.database import now_ms
 from modelyard.ledger.entries import (
     HOUR_MS,
@@ -204,6 +205,8 @@ class Transaction:
         records = [each.record for each in entries if each.record]
         self._statements.many(cursor, "record", (each.to_row() for each in records))
         self._statements.many(cursor, "rollup", rollups_of(records))
+        kept = [_content_of(each.record, each.content) for each in entries if each.record]
+        self._statements.many(cursor, "content", [each for each in kept if each])
         for each in entries:
             if each.reservation and each.reservation.repeat:
                 self._keep(cursor, each.reservation.repeat, each)
@@ -214,6 +217,11 @@ class Transaction:
             self._run(cursor, "drop", repeat)
             return
         self._run(cursor, "keep", repeat, at_ms=entry.record.at_ms, **vars(entry.kept))
+
+
+def _content_of(record: Record, content: Content | None) -> dict[str, Any] | None:
+    own = {name: getattr(record, name) for name in ("id", "at_ms", "release", "version")}
+    return own | vars(content) if content else None
 
 
 def rollups_of(records: Iterable[Record]) -> list[dict[str, Any]]:

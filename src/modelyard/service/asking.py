@@ -39,11 +39,16 @@ class Asked:
         found = await self.served.admission.predict(rows, self.visit)
         if self.shadow:
             self._shadow(self.shadow, rows, found[0])
+        if self.visit:
+            await self.visit.keep(self.served.limits, rows, found[0])
         return found
 
     async def vectors(self, rows: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], Usage]:
         """Vectors and what they used; raises what Admission.vectors raises."""
-        return await self.served.admission.vectors(rows, self.visit)
+        found = await self.served.admission.vectors(rows, self.visit)
+        if self.visit:
+            await self.visit.keep(self.served.limits, rows, None)
+        return found
 
     def _shadow(
         self, shadow: Served, rows: Sequence[Mapping[str, Any]], answers: list[Answer]

@@ -5,14 +5,16 @@ looked up, `Visit.reserve` is called once the size of the request is known, and 
 disk before the answer leaves. What fails on our side is not counted.
 """
 
+import asyncio
 import hashlib
 import json
 import random
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sqlalchemy import Engine
 from starlette.requests import Request
@@ -20,6 +22,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive
 
 from modelyard.core.errors import KeyRefused, NotAllowed, RequestInvalid
+from modelyard.core.project import Serve
+from modelyard.ledger.contents import Content, content_of, is_kept
 from modelyard.ledger.database import now_ms
 from modelyard.ledger.directory import Caller, Directory
 from modelyard.ledger.entries import (
@@ -61,6 +65,7 @@ class Visit:
     usage: Usage = NOTHING
     queue_us: int = 0
     reservation: Reservation | None = None
+    content: Content | None = None
     began: float = field(default_factory=time.perf_counter)
     id: str = field(default_factory=lambda: f"req_{_IDS.getrandbits(64):016x}")
 
@@ -84,6 +89,13 @@ class Visit:
         """Say what was used; it counts once the answer is ready."""
         self.usage, self.queue_us = self._priced(usage), queue_us
 
+    async def keep(
+        self, kept: Serve, rows: Sequence[Mapping[str, Any]], answers: Sequence[Any] | None
+    ) -> None:
+        """Keep rows and answers, where the project says so of a request with this id."""
+        if kept.keep and is_kept(self.id, kept.keep):
+            self.content = await asyncio.to_thread(content_of, kept, rows, answers)
+
     def entry(self, outcome: str, status: int, kept: Kept | None = None) -> Entry:
         """What is written of it; only what was answered has used anything."""
         caller = self.caller
@@ -102,7 +114,8 @@ class Visit:
             latency_us=int(1e6 * (time.perf_counter() - self.began)),
             queue_us=self.queue_us,
         )
-        return Entry(record, self.reservation, kept)
+        content = self.content if outcome == "answered" else None
+        return Entry(record, self.reservation, kept, content)
 
     def _priced(self, usage: Usage) -> Usage:
         return replace(usage, spend_micros=spend_micros(usage, self.caller.prices_of(self.release)))
