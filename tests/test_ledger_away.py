@@ -1,6 +1,7 @@
 """The ledger where the database, or what is asked of it, fails."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from modelyard.ledger.entries import Claim, Entry, Repeat, Reservation
 from modelyard.ledger.ledger import Ledger
 from modelyard.ledger.limits import Usage
 from modelyard.ledger.revisions import ready
+from modelyard.ledger.transaction import Transaction
 from modelyard.ledger.workers import Others, let_go
 
 COMMIT = "sqlalchemy.pool.base._ConnectionFairy.commit"
@@ -46,7 +48,9 @@ def test_a_commit_whose_end_is_not_heard_is_looked_up(
 ) -> None:
     broken: type[Exception] = engine.dialect.dbapi.OperationalError  # type: ignore[union-attr]
 
-    def commit(self: Any) -> None:
+    def commit(self: Any) -> Any:
+        if self is not ledger._statements._connection:  # some other work
+            return self.dbapi_connection.commit()
         monkeypatch.undo()
         if commits:
             self.dbapi_connection.commit()
@@ -202,3 +206,100 @@ def test_a_process_that_ended_is_struck_off_by_those_of_its_own_machine(engine: 
     Others(engine, "here").look("wrk_own")
     with reading(engine) as connection:
         assert connection.execute(select(schema.workers.c.id)).scalars().all() == ["wrk_there"]
+
+
+def test_a_database_that_does_not_answer_has_nobody_wait_for_long(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with one that is stopped, whose connections stand: nothing fails, and nothing comes."""
+    customers.add_organisation(engine, "acme")
+    customers.add_project(engine, "acme", "web")
+    _, made = customers.add_key(engine, "shop", project="web")
+    thawed = threading.Event()
+
+    def wait(*_: Any) -> None:
+        thawed.wait(60)
+        raise LedgerAway("It has gone meanwhile.")
+
+    monkeypatch.setattr("modelyard.ledger.ledger.STUCK_SECONDS", 0.3)
+    monkeypatch.setattr("modelyard.ledger.ledger.UNSURE_SECONDS", 0.3)
+    monkeypatch.setattr("modelyard.ledger.directory.AWAY_SECONDS", 0.6)
+    ledger, directory = Ledger(engine), Directory(engine)
+    monkeypatch.setattr("modelyard.ledger.transaction.Transaction.write", wait)
+    monkeypatch.setattr(Directory, "_read", wait)
+    monkeypatch.setattr(Directory, "_look", wait)
+
+    async def ask() -> None:
+        with pytest.raises(LedgerAway, match="is not known"):
+            await ledger.settle(Entry(record(Usage(rows=1))))
+        with pytest.raises(LedgerAway, match="does not answer"):
+            await ledger.reserve(Claim((), Repeat("p", "k", b"1" * 32)))
+        while directory._is_fresh:
+            await asyncio.sleep(0.01)
+        for _ in range(6):  # more than there are threads
+            with pytest.raises(LedgerAway, match="nobody's key is known"):
+                await directory.looked_up(made.text)
+
+    began = time.monotonic()
+    asyncio.run(ask())
+    assert ledger.is_away and directory.is_away
+    directory.close()
+    ledger.close()
+    assert time.monotonic() - began < 15
+    thawed.set()
+    ledger._thread.join()
+    directory._thread.join()
+
+
+def test_what_one_by_one_has_written_stays_whatever_comes_after(
+    engine: Engine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_org = customers.add_organisation(engine, "acme")
+    limit = customers.set_limit(engine, "organisation", limit_org["id"], "rows", 6400)
+    write = Transaction.write
+    tries: list[int] = []
+
+    def writing_badly(self: Transaction, cursor: Any) -> None:
+        tries.append(len(self._operations))
+        rows = [each.record.usage.rows for each in self._operations if isinstance(each, Entry)]
+        if len(rows) > 1 or rows == [2]:
+            raise RuntimeError("broken")
+        if rows == [3]:
+            raise LedgerAway("gone")
+        write(self, cursor)
+
+    async def ask() -> list[Any]:
+        held = [await ledger.reserve(Claim((demand(limit, n),))) for n in (1, 2, 3, 4)]
+        monkeypatch.setattr(Transaction, "write", writing_badly)
+        entries = [
+            Entry(record(Usage(rows=n)), own)
+            for n, own in zip((1, 2, 3, 4), held, strict=True)
+            if isinstance(own, Reservation)
+        ]
+        settled = (ledger.settle(each) for each in entries)
+        return await asyncio.gather(*settled, return_exceptions=True)
+
+    found = asyncio.run(ask())
+    monkeypatch.undo()
+    assert [type(each) for each in found] == [type(None), LedgerAway, LedgerAway, LedgerAway]
+    assert tries[-3:] == [1, 1, 1]  # the database that has gone is not asked for the last
+    assert rows_counted(engine) == 1
+    [own] = ledger._allowances._all.values()
+    assert own.reserved == 0 and own.room <= own.held
+
+
+def test_what_is_left_of_a_soft_limit_is_told_as_it_is(engine: Engine, ledger: Ledger) -> None:
+    organisation = customers.add_organisation(engine, "acme")
+    words = (engine, "organisation", organisation["id"], "rows", 100)
+    limit = customers.set_limit(*words, is_hard=False)
+
+    async def ask() -> list[int]:
+        told = []
+        for _ in range(4):
+            held = await ledger.reserve(Claim((demand(limit, 10),)))
+            assert isinstance(held, Reservation)
+            told.append(held.standings[0].left)
+            await ledger.settle(Entry(record(Usage(rows=10)), held))
+        return told
+
+    assert asyncio.run(ask()) == [90, 80, 70, 60]

@@ -102,7 +102,7 @@ class Allowances:
         with self.lock:
             for each in demands:
                 if own := self._all.get(each.place):
-                    own.reserved -= each.amount
+                    own.reserved = max(0, own.reserved - each.amount)
                     own.left += each.amount
                     own.room = max(0, own.held - own.reserved)
 
@@ -127,7 +127,8 @@ class Allowances:
         """
         own = self._all[place]
         if not own.limit.is_hard:
-            plan.left = own.limit.amount - used - plan.used
+            plan.reserved = own.reserved
+            plan.left = own.limit.amount - used - plan.used - self.taken(place, plan)
             return
         needed = self.taken(place, plan)
         plan.left = own.limit.amount - used - plan.used - others - needed

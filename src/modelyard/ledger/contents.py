@@ -101,6 +101,7 @@ def _read(row: RowMapping) -> dict[str, Any]:
 def delete_old(engine: Engine) -> int:
     """Delete those whose days have passed, at most AT_ONCE_ROWS; how many there were."""
     own = schema.contents.c
-    some = select(own.id).where(own.until_ms <= now_ms()).limit(AT_ONCE_ROWS)
+    old = select(own.id).where(own.until_ms <= now_ms()).limit(AT_ONCE_ROWS)
+    some = old.with_for_update(skip_locked=True)  # another worker may be about to do the same
     with writing(engine) as connection:
         return connection.execute(delete(schema.contents).where(own.id.in_(some))).rowcount

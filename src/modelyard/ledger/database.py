@@ -64,11 +64,13 @@ def opened(url: str) -> Engine:
 
 
 def _options(name: str) -> dict[str, Any]:
+    unbounded = {"max_overflow": -1}  # who serves waits for no connection of others
     if name == "sqlite":
-        return {"connect_args": {"timeout": WAIT_SECONDS, "check_same_thread": False}}
-    dead_after = {"tcp_user_timeout": 1000 * WAIT_SECONDS, "keepalives_idle": WAIT_SECONDS}
-    options = {"connect_timeout": WAIT_SECONDS, **dead_after}
-    return {"pool_pre_ping": True, "connect_args": options}
+        own = {"timeout": WAIT_SECONDS, "check_same_thread": False}
+        return {**unbounded, "connect_args": own}
+    seen_dead = {"keepalives_idle": WAIT_SECONDS, "keepalives_interval": 2, "keepalives_count": 3}
+    own = {"connect_timeout": WAIT_SECONDS, "tcp_user_timeout": 1000 * WAIT_SECONDS, **seen_dead}
+    return {**unbounded, "pool_pre_ping": True, "connect_args": own}
 
 
 def hurried(engine: Engine) -> Engine:

@@ -5,9 +5,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
 
 from sqlalchemy import Engine, or_, select
 
@@ -66,8 +67,10 @@ class Directory:
         self._generation = -1
         self._known: dict[str, Caller] = {}
         self._seen = time.monotonic()
-        self._lookups = ThreadPoolExecutor(LOOKING_UP, "keys")
+        self._asked: SimpleQueue[Lookup | None] = SimpleQueue()
         self._ended = threading.Event()
+        for _ in range(LOOKING_UP):
+            threading.Thread(target=self._look_up, daemon=True, name="keys").start()
         self._thread = threading.Thread(target=self._look_always, daemon=True, name="directory")
         self._thread.start()
 
@@ -80,9 +83,15 @@ class Directory:
         return _checked(caller, parts[1]) if caller and parts else None
 
     async def looked_up(self, text: str) -> Caller:
-        """As `caller`, in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._lookups, self.caller, text)
+        """As `caller`, in a thread, which is not waited for where the database does not answer."""
+        self._refuse_if_away()
+        done: asyncio.Future[Caller] = asyncio.get_running_loop().create_future()
+        self._asked.put((text, done))
+        try:
+            async with asyncio.timeout(AWAY_SECONDS):
+                return await done
+        except TimeoutError:
+            raise _away() from None
 
     def caller(self, text: str) -> Caller:
         """Who a key stands for; raises KeyRefused, LedgerAway."""
@@ -91,15 +100,28 @@ class Directory:
             raise KeyRefused("What was sent is no key; a key begins with my_, and is sent whole.")
         name, secret = parts
         known = self._known  # a change puts another in its place: what was read before is lost
-        if self.is_away:
-            raise LedgerAway(
-                "The ledger's database is away, so nobody's key is known; send the request again a "
-                "little later."
-            )
+        self._refuse_if_away()
         found = (known.get(name) if self._is_fresh else None) or self._read(name)
         if found and len(known) < MOST_REMEMBERED:
             known[name] = found
         return _checked(found, secret)
+
+    def _refuse_if_away(self) -> None:
+        if self.is_away:
+            raise _away()
+
+    def _look_up(self) -> None:
+        """Look keys up, one after the other, for whom still waits."""
+        while lookup := self._asked.get():
+            text, done = lookup
+            if done.cancelled():
+                continue
+            try:
+                work = partial(_set, done, self.caller(text))
+            except Exception as error:  # noqa: BLE001 – told to who waits
+                work = partial(_set, done, error)
+            with suppress(RuntimeError):  # the loop is closed
+                done.get_loop().call_soon_threadsafe(work)
 
     @property
     def _is_fresh(self) -> bool:
@@ -111,10 +133,11 @@ class Directory:
         return time.monotonic() - self._seen > AWAY_SECONDS
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more; a database that does not answer is not waited for."""
         self._ended.set()
-        self._thread.join()
-        self._lookups.shutdown(cancel_futures=True)
+        for _ in range(LOOKING_UP):
+            self._asked.put(None)
+        self._thread.join(AWAY_SECONDS)
 
     def _read(self, name: str) -> Caller | None:
         keys, limits = schema.keys, schema.limits
@@ -168,6 +191,25 @@ class Directory:
             self._changed(found)
             self._generation = found
         self._seen = began
+
+
+Lookup = tuple[str, "asyncio.Future[Caller]"]
+
+
+def _set(done: "asyncio.Future[Caller]", found: Caller | Exception) -> None:
+    if done.done():
+        return
+    if isinstance(found, Exception):
+        done.set_exception(found)
+    else:
+        done.set_result(found)
+
+
+def _away() -> LedgerAway:
+    return LedgerAway(
+        "The ledger's database is away, so nobody's key is known; send the request again a little "
+        "later."
+    )
 
 
 def _checked(caller: Caller | None, secret: str) -> Caller:

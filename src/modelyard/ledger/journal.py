@@ -292,6 +292,7 @@ def _purged(engine: Engine, table: Table, stale: ColumnElement[bool]) -> int:
     """Delete what is stale, some at once so that nobody waits long; how many there were."""
     key = tuple_(*table.primary_key)
     some = select(*table.primary_key).where(stale).limit(AT_ONCE_ROWS)
+    some = some.with_for_update(skip_locked=True)  # what a request holds now is left alone
     own = delete(table).where(key.in_(some), stale)  # once more: a row may have changed meanwhile
     total = 0
     while True:

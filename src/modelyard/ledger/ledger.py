@@ -36,6 +36,8 @@ MOST_IDLE = 200
 AWAY_SECONDS = 0.1
 """After a failure, before the database is asked again."""
 BEAT_SECONDS = 1.0
+STUCK_SECONDS = 30.0
+"""So long an answer of the database is waited for, which is longer than each of its time-outs."""
 CLEAN_SECONDS = 3600.0
 """Between two deletions of rows and answers whose days have passed."""
 UNSURE_SECONDS = 20.0
@@ -71,6 +73,7 @@ class Ledger:
         self._changed = threading.Condition()
         self._is_closed = False
         self._failure: LedgerAway | None = None
+        self._writes_since: float | None = None
         self._idle: list[Place] = []
         self._looked = self._cleaned = -CLEAN_SECONDS
         self._enrol()
@@ -90,7 +93,13 @@ class Ledger:
     @property
     def is_away(self) -> bool:
         """Whether nothing can be written at this moment."""
-        return self._failure is not None or not self._thread.is_alive()
+        return bool(self._failure) or self._is_stuck or not self._thread.is_alive()
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether the database has not answered for long, and has not broken the connection."""
+        since = self._writes_since
+        return since is not None and time.monotonic() - since > STUCK_SECONDS
 
     def follow(self, generation: int) -> None:
         """Say as of which generation of what is deployed this serves; raises LedgerAway."""
@@ -102,14 +111,18 @@ class Ledger:
 
         Raises LimitReached, RequestRepeated and LedgerAway. Whoever gets a Reservation settles it.
         """
-        if self._failure:
-            raise _as_away(self._failure)
+        if self._failure or self._is_stuck:
+            raise _as_away(self._failure) if self._failure else _stuck()
         if claim.repeat is None and (taken := self._allowances.take(claim.demands)):
             return taken
         done = asyncio.get_running_loop().create_future()
         self._put(Waiting(claim, done))
         try:
-            found = await asyncio.shield(done)
+            async with asyncio.timeout(STUCK_SECONDS):
+                found = await asyncio.shield(done)
+        except TimeoutError:
+            done.add_done_callback(self._give_back)
+            raise _stuck() from None
         except asyncio.CancelledError:
             done.add_done_callback(self._give_back)
             raise
@@ -125,7 +138,11 @@ class Ledger:
         done = asyncio.get_running_loop().create_future()
         done.add_done_callback(asyncio.Future.exception)  # heard, also where nobody waits any more
         self._put(Waiting(entry, done))
-        await asyncio.shield(done)
+        try:
+            async with asyncio.timeout(UNSURE_SECONDS + STUCK_SECONDS):
+                await asyncio.shield(done)
+        except TimeoutError:
+            raise _unknown() from None
 
     def note(self, entry: Entry) -> None:
         """Write a request that nobody waits for, soon.
@@ -144,7 +161,9 @@ class Ledger:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(
+            STUCK_SECONDS
+        )  # it ends with the process where the database never answers
 
     def _give_back(self, done: "asyncio.Future[Result]") -> None:
         """Let go what was reserved for a request that has gone meanwhile."""
@@ -179,10 +198,13 @@ class Ledger:
         if not self._idle and self._is_due:
             self._idle = self._allowances.idle()
         idle, self._idle = self._idle[:MOST_IDLE], self._idle[MOST_IDLE:]
+        self._writes_since = time.monotonic()
         try:
             return self._written(operations, idle)
         except Exception as error:  # noqa: BLE001 – whatever it is, nobody may be left waiting
             return [_as_away(error) for _ in operations]
+        finally:
+            self._writes_since = None
 
     @property
     def _is_due(self) -> bool:
@@ -242,6 +264,8 @@ class Ledger:
         except LedgerAway as error:
             return self._unheard(transaction, operations, error)
         except Exception as error:  # noqa: BLE001 – whatever it is, nobody may be left waiting
+            if self._statements.is_unsure or not operations:
+                return self._unheard(transaction, operations, _as_away(error))
             self._allowances.done(transaction.plans, False)
             return self._one_by_one(operations, error)
         return self._holding(transaction)
@@ -270,7 +294,14 @@ class Ledger:
         if len(operations) < 2:
             self._say(f"A request could not be written: {type(error).__name__}: {error}"[:1000])
             return [_as_away(error) for _ in operations]
-        return [self._written([each])[0] for each in operations]
+        self._failure = None
+        found: list[Result] = []
+        for each in operations:
+            try:
+                found += [_as_away(self._failure)] if self._failure else self._written([each])
+            except Exception as broken:  # noqa: BLE001 – what came before it is written
+                found.append(_as_away(broken))
+        return found
 
     def _beats(self, cursor: Any) -> bool:
         """Number this transaction; False where this worker was struck off as dead."""
@@ -319,6 +350,7 @@ class Ledger:
         own = {"host": self._host, "process": os.getpid()}
         row = {"id": worker, **own, "beat": 0, "generation": self._followed}
         with writing(self._engine) as connection:
+            let_go(connection, self.worker)
             connection.execute(insert(schema.workers).values(row))
         self._allowances, self._beat, self._idle = Allowances(worker), 0, []
 
@@ -358,6 +390,13 @@ def _as_away(error: Exception) -> LedgerAway:
     return LedgerAway(
         "The ledger could not write the request down; nothing was counted.",
         f"{type(error).__name__}: {error}"[:200],
+    )
+
+
+def _stuck() -> LedgerAway:
+    return LedgerAway(
+        "The ledger's database does not answer; nothing was counted, send the request again a "
+        "little later."
     )
 
 

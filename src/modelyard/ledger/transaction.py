@@ -85,7 +85,7 @@ class Transaction:
         for limit_id, window_s in sorted(self.plans):
             own = {"limit_id": limit_id, "window_s": window_s}
             used = run(cursor, "used", **own).fetchone()
-            if used is None:
+            while used is None:  # another may remove the limit, and with it the counter, meanwhile
                 run(cursor, "counter", **own, used=0)
                 used = run(cursor, "used", **own).fetchone()
             [others] = run(cursor, "others", **own, worker=worker).fetchone()

@@ -101,7 +101,8 @@ class FastBert(nn.Module):
         weights = [weight for layer in layers for weight in _weights(layer)]
         dropped = self.dropout if self.training else 0.0
         bias = None if mask is None else torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
-        ready = self.ready or Ready()
+        is_made = any(not isinstance(weight, nn.Parameter) for weight in weights)  # for this call
+        ready = self.ready if self.ready and not is_made else Ready()
         after = apply(
             states.to(self.dtype), bias, self.heads, self.epsilon, dropped, ready, *weights
         )

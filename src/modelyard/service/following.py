@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -73,11 +74,11 @@ class Follower:
 
     def _work(self) -> None:
         while True:
-            self._wake.wait(RETRY_SECONDS)
+            is_told = self._wake.wait(RETRY_SECONDS)
             if self._is_closed:
                 return
-            is_told = self._wake.is_set()
-            self._wake.clear()
+            if is_told:
+                self._wake.clear()
             if (is_told or self._followed[0] != self.ledger.worker) and not self._has_followed():
                 self._wake.wait(RETRY_SECONDS)
                 self._wake.set()
@@ -88,14 +89,18 @@ class Follower:
             self._follow()
         except LedgerAway:  # which all requests tell already
             return False
-        except Exception as error:  # noqa: BLE001 – without this thread nothing is followed any more
+        except BaseException as error:  # noqa: BLE001 – without this thread nothing is followed
             reason = f"What is deployed could not be followed: {type(error).__name__}: {error}"
             if reason != self._told:
-                self.tell(reason)
+                self._say(reason)
             self._told = reason
             return False
         self._told = ""
         return True
+
+    def _say(self, sentence: str) -> None:
+        with suppress(Exception):  # nobody listens
+            self.tell(sentence)
 
     def _follow(self) -> None:
         found = standing(self.engine)
@@ -140,10 +145,10 @@ class Follower:
                 raise SettingInvalid(
                     f"The folder {folder} holds {opened.info.name} {opened.info.version} now."
                 )
-        except Exception as error:  # noqa: BLE001 – a broken release may fail in any way
+        except BaseException as error:  # noqa: BLE001 – a broken release may fail in any way
             is_said = isinstance(error, ModelyardError | OSError)
             reason = str(error) if is_said else f"{type(error).__name__}: {error}"
-            self.tell(f"{place[0]} {place[1]} is not served: {reason}")
+            self._say(f"{place[0]} {place[1]} is not served: {reason}")
             return reason
         return opened
 

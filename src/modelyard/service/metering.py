@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -57,6 +58,8 @@ class Visit:
     """A request of a customer, from its key to its record."""
 
     caller: Caller
+    look_up: Callable[[], Awaitable[Caller]]
+    """Who asks as it is by now: a body may take a minute to come."""
     route: str
     ledger: Ledger
     repeat: Callable[[], Repeat | None]
@@ -74,7 +77,12 @@ class Visit:
         self.release, self.version = release, version
 
     async def reserve(self, usage: Usage) -> None:
-        """Reserve what will be used; raises LimitReached, RequestRepeated, Repeated, LedgerAway."""
+        """Reserve what will be used.
+
+        Raises KeyRefused, NotAllowed, LimitReached, RequestRepeated, Repeated, LedgerAway.
+        """
+        self.caller = await self.look_up()
+        self.ask(self.release, self.version)
         priced = self._priced(usage)
         demands = tuple(_demand(each, priced) for each in self.caller.limits)
         repeat = self.repeat()
@@ -163,7 +171,7 @@ class Meter:
         key = _idempotency_key(request)
         scope = caller.project_id or caller.key_id
         visit = Visit(
-            caller, route, self._ledger,
+            caller, partial(self.caller, request, "predict"), route, self._ledger,
             lambda: Repeat(scope, key, digest.of_body()) if key else None,
         )  # fmt: skip
         request.scope[VISIT] = visit
