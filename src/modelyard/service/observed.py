@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modelyard.service.access import right_for
+from modelyard.service.access import PUBLIC, right_for
 from modelyard.service.metering import CALLER, REQUEST_ID, VISIT, Meter
 from modelyard.service.metrics import Metrics
 from modelyard.service.problems import METHODS, Refusals
@@ -91,8 +91,8 @@ class Observed:
                 await self._answer(answers, Request(own, receive), receive, sent)
             else:
                 inner = {**scope, "method": "GET"} if method == "HEAD" else scope
-                app = self._closed if self._meter and route else self._app
                 methods = self._methods[route.path] if route else []
+                app = self._closed if self._is_closed(route, method) else self._app
                 known = {ROUTE: route and route.path, METHODS: methods}
                 await app({**inner, **known}, receive, sent)
         finally:
@@ -101,6 +101,12 @@ class Observed:
             self._metrics.answered(path, method, status, taken)
             if self._log:
                 self._log(line_of(path, method, status, taken, own.get(VISIT)))
+
+    def _is_closed(self, route: Route | None, method: str) -> bool:
+        """Whether a key is asked for; not by a public path for a method that it does not take."""
+        if not self._meter or not route:
+            return False
+        return route.path not in PUBLIC or method in self._methods[route.path]
 
     async def _closed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, for those whose key has the right to the route."""
