@@ -1,6 +1,5 @@
 """The server: an app on a port until it is told to stop."""
 
-import asyncio
 import signal
 import socket
 import ssl
@@ -10,90 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelyard.core.errors import SettingInvalid
+from modelyard.service.connection import Connection
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
-MOST_HEAD_BYTES = 1 << 20
-MOST_JOINED_BYTES = 1 << 16
 MOST_PORT = 65_535
 SWITCH_SECONDS = 0.0005
 """How long a thread goes on while another waits, as what settles does after each statement."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Ready = Callable[[str], None]
-
-
-class Joined:
-    """A transport that sends what is written in one turn of the loop at once: head and body.
-
-    Of a large answer each 64 KiB or more go out by themselves, so that what waits is bounded.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop):
-        self._transport = transport
-        self._loop = loop
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-
-    def write(self, data: bytes) -> None:
-        """Send bytes, soon."""
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes > MOST_JOINED_BYTES:
-            self._flush()
-
-    def close(self) -> None:
-        """Send what was written, then close; a connection that is gone gets nothing more."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if waiting and not self._transport.is_closing():
-            self._transport.write(b"".join(waiting))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 that refuses a request whose head has no end; httptools itself sets no limit."""
-
-    in_head = False
-    head_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client connects."""
-        super().connection_made(transport)
-        self.transport: Any = Joined(transport, self.loop)
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self.in_head = True
-        self.head_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Its head is whole."""
-        self.in_head = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        """Some bytes come."""
-        was_in_head = self.in_head
-        super().data_received(data)
-        if was_in_head and self.in_head and not self.transport.is_closing():
-            self.head_bytes += len(data)
-            if self.head_bytes > MOST_HEAD_BYTES:
-                self.send_400_response("The request's head is too large.")
 
 
 class Server(uvicorn.Server):
@@ -149,7 +78,7 @@ def configuration(app: ASGIApp, listening: Listening = PLAINLY) -> uvicorn.Confi
     """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own."""
     settings = uvicorn.Config(
         app,
-        http=Protocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
