@@ -1,5 +1,6 @@
 """The server: an app on a port until it is told to stop."""
 
+import ipaddress
 import signal
 import socket
 import ssl
@@ -21,6 +22,8 @@ KEEP_ALIVE_SECONDS = 30
 MOST_PORT = 65_535
 SWITCH_SECONDS = 0.0005
 """How long a thread goes on while another waits, as what settles does after each statement."""
+NO_PASSWORD = "none"  # noqa: S105 – of nothing
+"""Tried where a key needs one; without any, OpenSSL would ask for it at the terminal."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Ready = Callable[[str], None]
 
@@ -42,8 +45,9 @@ class Server(uvicorn.Server):
 class Listening:
     """How clients reach the service.
 
-    `certificate` and `private_key` are PEM files, for TLS. Of `proxies`, addresses that stand
-    between, what they forward of a client's address is believed; of nobody else.
+    `certificate` and `private_key` are PEM files, for TLS; one file may hold both. Of `proxies`,
+    addresses and networks that stand between, what they forward of a client's address and scheme
+    is believed; of nobody else, whatever the environment says.
     """
 
     certificate: Path | None = None
@@ -75,7 +79,11 @@ def serve(app: ASGIApp, host: str, port: int, ready: Ready, listening: Listening
 
 
 def configuration(app: ASGIApp, listening: Listening = PLAINLY) -> uvicorn.Config:
-    """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own."""
+    """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own.
+
+    Raises SettingInvalid.
+    """
+    _check(listening)
     settings = uvicorn.Config(
         app,
         http=Connection,
@@ -89,6 +97,7 @@ def configuration(app: ASGIApp, listening: Listening = PLAINLY) -> uvicorn.Confi
         forwarded_allow_ips=list(listening.proxies),
         ssl_certfile=listening.certificate,
         ssl_keyfile=listening.private_key,
+        ssl_keyfile_password=NO_PASSWORD,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=listening.grace_seconds,
@@ -96,11 +105,27 @@ def configuration(app: ASGIApp, listening: Listening = PLAINLY) -> uvicorn.Confi
     try:
         settings.load()
     except (OSError, ssl.SSLError) as error:
+        own_key = f" with the key {listening.private_key}" if listening.private_key else ""
         raise SettingInvalid(
-            f"The certificate {listening.certificate} with the key {listening.private_key} cannot "
-            f"be used: {error.strerror or error}; give two PEM files that belong together."
+            f"The certificate {listening.certificate}{own_key} cannot be used: "
+            f"{error.strerror or error}; give two PEM files that belong together, the key without "
+            "a password."
         ) from None
     return settings
+
+
+def _check(listening: Listening) -> None:
+    """Refuse what uvicorn would take and never use: SettingInvalid."""
+    if listening.private_key and not listening.certificate:
+        raise SettingInvalid("--private-key is for --certificate; give both, or none of them.")
+    for each in listening.proxies:
+        try:
+            ipaddress.ip_network(each)
+        except ValueError:
+            raise SettingInvalid(
+                f"--proxy takes an address or a network, such as 10.0.0.5 or 10.0.0.0/24; got "
+                f"{each[:80]!r}."
+            ) from None
 
 
 def bound(host: str, port: int, is_shared: bool = False, listens: bool = False) -> socket.socket:
