@@ -20,13 +20,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from sqlalchemy import Engine
-from tests.service_host import info_of, open_runtime, served, write_release
+from sqlalchemy import Engine, select
+from tests.service_host import info_of, open_runtime, served, slowed, write_release
 
 from modelyard.core.project import Serve
-from modelyard.ledger import customers, usage
-from modelyard.ledger.database import opened
+from modelyard.ledger import customers, schema, usage
+from modelyard.ledger.database import opened, reading
 from modelyard.ledger.revisions import ready
+from modelyard.runtime.runtime import Runtime
 from modelyard.service import bodies, connection
 from modelyard.serving import metered
 
@@ -65,6 +66,11 @@ class Hostel:
             if count > before.get(project, 0)
         }
 
+    def outcomes(self) -> Counter[str]:
+        """How the requests that there is a record of have ended."""
+        with reading(self.engine) as connection:
+            return Counter(connection.execute(select(schema.records.c.outcome)).scalars())
+
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), LONGEST_S)
 
@@ -101,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def hostel_in(folder: Path, ledger: Path) -> Iterator[Hostel]:
+def hostel_in(folder: Path, ledger: Path, runtime: Runtime | None = None) -> Iterator[Hostel]:
     url = f"sqlite:///{ledger}"
     engine = ready(opened(url))
     customers.add_organisation(engine, "acme")
@@ -109,7 +115,7 @@ def hostel_in(folder: Path, ledger: Path) -> Iterator[Hostel]:
     for name in ("good", "own", "other"):
         ids[name] = customers.add_project(engine, "acme", name)["id"]
         keys[name] = customers.add_key(engine, name, project=name)[1].text
-    runtime = open_runtime(folder)
+    runtime = runtime or open_runtime(folder)
     with metered(url) as meter, served(runtime, info_of(runtime, folder), LIMITS, meter) as at:
         yield Hostel(int(at.rpartition(":")[2]), engine, keys, ids)
     engine.dispose()
@@ -450,3 +456,26 @@ def test_what_breaks_off_is_not_counted(hostel: Hostel, key: str | None) -> None
                     )
     hostel.answers_at_once()
     assert hostel.added(before) == {"good": 1}
+
+
+def test_who_goes_before_the_answer_is_there_is_not_counted(folder: Path, tmp_path: Path) -> None:
+    before_it_runs, may_run = threading.Event(), threading.Event()
+
+    def wait(_: Any) -> None:
+        before_it_runs.set()
+        assert may_run.wait(LONGEST_S)
+
+    runtime = slowed(open_runtime(folder), wait)
+    with hostel_in(folder, tmp_path / "ledger.sqlite3", runtime) as hostel:
+        for leave in (lambda c: c.close(), lambda c: c.shutdown(socket.SHUT_WR)):
+            may_run.clear(), before_it_runs.clear()
+            with hostel.connect() as connection:
+                own = connection.getsockname()
+                connection.sendall(hostel.whole("own"))
+                assert before_it_runs.wait(LONGEST_S)
+                leave(connection)
+                await_that(lambda own=own: own not in clients_of_this_process())
+            may_run.set()
+            hostel.answers_at_once()
+        await_that(lambda: hostel.outcomes() == {"answered": 2, "gone": 2})
+        assert hostel.counted() == {hostel.ids["good"]: 2}

@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from modelyard.service.problems import GONE
+
 MOST_BESIDE_BYTES = 1 << 20
 """Of a request, beside its body: head, trailers, and what is said of chunks."""
 MOST_HEADERS = 1000
@@ -98,6 +100,7 @@ class Connection(HttpToolsProtocol):
         asks_other = self.parser.should_upgrade()
         if asks_other and any(name in BODY_HEADERS for name, _ in self.headers):
             self._refuse("The request has a body and asks for another protocol; leave out Upgrade.")
+        self.scope[GONE] = self.transport.is_closing  # type: ignore[literal-required]
         super().on_headers_complete()
         if asks_other:
             self.cycle.keep_alive = False

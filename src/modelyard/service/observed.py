@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelyard.service.access import PUBLIC, right_for
 from modelyard.service.metering import CALLER, REQUEST_ID, VISIT, Meter
 from modelyard.service.metrics import Metrics
-from modelyard.service.problems import METHODS, Refusals
+from modelyard.service.problems import GONE, METHODS, Refusals
 from modelyard.service.request_log import Log, line_of
 
 HEADERS = [
@@ -124,7 +124,9 @@ class Observed:
         await self._app(scope, receive, send)
 
     def _metered(self, path: str, answers: Endpoint) -> Endpoint:
-        return partial(self._meter.answered, path, answers) if self._meter else answers
+        if self._meter is None:
+            return answers
+        return partial(self._meter.answered, path, partial(_unless_left, answers))
 
     async def _answer(
         self, answers: Endpoint, request: Request, receive: Receive, send: Send
@@ -147,6 +149,14 @@ class Observed:
             if found := route.pattern.match(path):
                 return route, found
         return None, None
+
+
+async def _unless_left(answers: Endpoint, request: Request) -> Response:
+    """The answer; ClientDisconnect where nobody is left to get it, so that it is not counted."""
+    response = await answers(request)
+    if (has_gone := request.scope.get(GONE)) and has_gone():
+        raise ClientDisconnect
+    return response
 
 
 def with_security(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
