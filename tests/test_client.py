@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,15 @@ def test_where_nobody_listens_there_is_no_answer(asked: Asked) -> None:
     assert len(asked.waits) == 3
 
 
+def trickling_head(handler: Any) -> None:
+    """As `trickle`, without an end of its head."""
+    with contextlib.suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nx-never-ends: ")
+        while True:
+            handler.wfile.write(b"x")
+            time.sleep(0.02)
+
+
 def trickle(handler: Any) -> None:
     """An answer of which a byte comes now and then, for as long as anybody reads."""
     handler.send_response(200)
@@ -332,12 +342,15 @@ def trickle(handler: Any) -> None:
             time.sleep(0.02)
 
 
+@pytest.mark.parametrize("fault", [trickle, trickling_head])
 def test_an_answer_that_trickles_in_ends_with_the_time_for_it(
-    asked: Asked, failing: Between
+    asked: Asked, failing: Between, fault: Callable[[Any], None]
 ) -> None:
-    failing.faults = [trickle]
+    failing.faults = [fault]
+    began = time.monotonic()
     with pytest.raises(NoAnswer, match="Timeout"):
         asked(failing.url, "predict", "tiny", ROWS, timeout_s=0.2, retries=0)
+    assert time.monotonic() - began < 5
 
 
 def test_no_answer_at_all_ends_with_the_time_for_it(asked: Asked, failing: Between) -> None:

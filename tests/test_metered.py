@@ -35,6 +35,8 @@ from modelyard.service.metering import Meter
 
 PREDICT = "/v1/models/tiny/predict"
 ALL = usage.Period(0, 2**40)
+PATIENCE_SECONDS = 60
+"""Whether a commit took place that broke off is only known once the database is back."""
 
 
 @dataclass
@@ -52,7 +54,13 @@ class Customer:
     def post(self, body: Any, **headers: str) -> httpx.Response:
         own = {"Authorization": f"Bearer {self.key}"}
         own |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.post(f"{self.url}{PREDICT}", json=body, headers=own, trust_env=False)
+        return httpx.post(
+            f"{self.url}{PREDICT}",
+            json=body,
+            headers=own,
+            trust_env=False,
+            timeout=PATIENCE_SECONDS,
+        )
 
     def used(self) -> tuple[int, int]:
         """Requests and rows that are counted; records and roll-ups agree on them."""
@@ -210,12 +218,19 @@ def test_a_full_disk_refuses_and_recovers_by_itself(release: Path, tmp_path: Pat
         assert set(met) == {200, 503}
         full = next(each for each in replies if each.status_code == 503)
         assert full.headers["retry-after"] == "2"
-        assert "full" in full.json()["detail"]
+        assert "full" not in full.json()["detail"]  # that is for the service's own log
         assert full.json()["code"] == "ledger-away"
         most[0] = 1 << 20
-        assert asks.ask().status_code == 200
+        _await_answer(asks)
         assert asks.used()[0] == met[200] + 1
     engine.dispose()
+
+
+def _await_answer(asks: Customer) -> None:
+    """Ask until it is answered; it is seen within a moment that the database takes rows again."""
+    ends = time.monotonic() + 30
+    while (again := asks.ask()).status_code != 200:
+        assert again.status_code == 503 and time.monotonic() < ends
 
 
 def _customer_of(engine: Engine) -> str:
@@ -246,15 +261,16 @@ def test_a_database_that_goes_and_comes_back(release: Path) -> None:
             sent = [pool.submit(asks.ask) for _ in range(60)]
             stop = ["stop", "-m", "immediate"]
             pgserver().pg_ctl(stop, pgdata=server.pgdata, user=server.system_user)
-            met = Counter(each.result().status_code for each in sent)
+            replies = [each.result() for each in sent]
+            met = Counter(each.status_code for each in replies)
+            unknown = sum("is not known" in each.text for each in replies)
             gone = asks.ask()
             assert gone.status_code == 503 and gone.json()["code"] == "ledger-away"
             server.ensure_postgres_running()
-            ends = time.monotonic() + 30
-            while (again := asks.ask()).status_code != 200:
-                assert again.status_code == 503 and time.monotonic() < ends
+            _await_answer(asks)
             assert set(met) <= {200, 503}
-            assert asks.used()[0] == 2 + met[200]
+            # of what was being committed as it went, the answer has said that it may count
+            assert 2 + met[200] <= asks.used()[0] <= 2 + met[200] + unknown
             _await_nothing_held(engine)
         engine.dispose()
 

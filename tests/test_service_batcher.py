@@ -269,6 +269,21 @@ def test_the_queue_is_bounded_but_takes_any_single_request() -> None:
     assert isinstance(ended[2], ServiceBusy)
 
 
+def test_who_joins_after_the_end_is_told_so_and_the_end_comes_once() -> None:
+    async def joined_late() -> None:
+        metrics = Metrics()
+        batcher = Batcher(Broken(), metrics, 1 << 18)
+        other = Batcher(Broken(), metrics, 1 << 18)  # its counts in the same gauges stay
+        assert [batcher.close(), batcher.close()] == [True, False]
+        async with asyncio.timeout(20):
+            with pytest.raises(ServiceBusy, match="unloaded"):
+                await batcher.outputs(encoded([[1, 2]]))
+            assert (await other.outputs(encoded([[1, 2]]))).outputs.tolist() == [[3.0]]
+        other.close()
+
+    asyncio.run(joined_late())
+
+
 def test_who_would_wait_too_long_is_refused_and_a_large_request_keeps_no_small_one_out() -> None:
     """At first a graph is thought to do 10,000 tokens a second, and two seconds may wait."""
     large, small = [[1] * 400] * 100, [[1] * 500]

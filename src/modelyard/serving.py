@@ -100,20 +100,23 @@ def opened(given: Path, serving: Serving) -> "Opened":
 @contextmanager
 def _counted(service: "Service", serving: Serving) -> "Iterator[None]":
     """Have a service count in the ledger, and follow what is deployed there."""
+    from modelyard.ledger.database import hurried
     from modelyard.ledger.directory import Directory
     from modelyard.ledger.ledger import Ledger
     from modelyard.service.metering import Meter
 
-    engine = ledger_database(serving.database)
+    engine = hurried(ledger_database(serving.database))
+    keys = hurried(ledger_database(serving.database))  # no other work has them wait
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        ledger = Ledger(engine)
+        stack.callback(keys.dispose)
+        ledger = Ledger(engine, tell=serving.tell)
         stack.callback(ledger.close)
         follower = _follower(service, serving, ledger) if serving.deployed else None
         if follower:
             follower.start()
             stack.callback(follower.close)
-        directory = Directory(engine, follower.changed if follower else lambda generation: None)
+        directory = Directory(keys, follower.changed if follower else lambda generation: None)
         stack.callback(directory.close)
         service.meter = Meter(directory, ledger)
         yield
@@ -172,6 +175,16 @@ def ledger_database(url: str | None) -> "Engine":
     from modelyard.ledger.revisions import ready
 
     return ready(ledger_as_it_is(url))
+
+
+@contextmanager
+def using_ledger(url: str | None) -> "Iterator[Engine]":
+    """The ledger's database with its tables, for one command."""
+    engine = ledger_database(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def ledger_as_it_is(url: str | None) -> "Engine":

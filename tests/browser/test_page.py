@@ -78,7 +78,7 @@ def test_errors_are_sentences(tmp_path: Path, open_page: Any) -> None:
         expect(page.get_by_role("alert")).to_contain_text("Type something into “text” first.")
         expect(page.get_by_role("textbox")).to_be_focused()
         page.get_by_role("textbox").fill("a" * 100_001)
-        expect(page.locator(".field")).to_contain_text("1 characters too many")
+        expect(page.locator("#fields")).to_contain_text("1 characters too many")
         page.get_by_role("button", name="Predict").click()
         expect(page.get_by_role("alert")).to_contain_text("at most 100,000 characters")
         page.get_by_role("textbox").fill("a")

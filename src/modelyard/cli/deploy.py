@@ -46,14 +46,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Do it, and print what holds now."""
     from modelyard.ledger import deployments
-    from modelyard.serving import ledger_database
+    from modelyard.serving import using_ledger
 
-    engine = ledger_database(options.database)
-    if options.action != "list":
-        generation = _done(engine, options)
-        if options.wait:
-            deployments.await_followed(engine, generation)
-    found = deployments.standing(engine)
+    with using_ledger(options.database) as engine:
+        if options.action != "list":
+            generation = _done(engine, options)
+            if options.wait:
+                deployments.await_followed(engine, generation)
+        found = deployments.standing(engine)
     rows = [*map(vars, found.placements), *({"name": x.name, **x.to_json()} for x in found.leads)]
     print_rows(rows, options.json, _line)
     return 0

@@ -47,9 +47,10 @@ def _add_new(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Do it, and print what came of it."""
-    from modelyard.serving import ledger_database
+    from modelyard.serving import using_ledger
 
-    print_rows(_rows(ledger_database(options.database), options), options.json, _line)
+    with using_ledger(options.database) as engine:
+        print_rows(_rows(engine, options), options.json, _line)
     return 0
 
 

@@ -20,6 +20,7 @@ ACTIONS = {
     "migrate": "bring the tables to the latest revision, or another, with all rows",
     "backup": "write all that it has into one file, while the service goes on",
     "restore": "fill an empty database, of either kind, with a backup",
+    "contents": "print rows and answers that were kept, as [serve] keep says",
     "compact": "move whole days of old records into files, and delete what nobody asks for",
 }
 MOST_DAYS = 36_500
@@ -39,6 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             )
         if action in ("backup", "restore"):
             own.add_argument("file", type=Path, help="the backup")
+        if action == "contents":
+            _add_which(own)
         if action == "migrate":
             own.add_argument("--to", metavar="REVISION", help="default: the latest")
         if action == "compact":
@@ -57,6 +60,13 @@ def _add_ages(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _add_which(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--release", metavar="NAME", help="of one release (default: of all)")
+    parser.add_argument(
+        "--days", type=float, default=MOST_DAYS, metavar="N", help="of the last N days"
+    )
+
+
 def main(options: argparse.Namespace) -> int:
     """Do it, and print what came of it; 1 where roll-ups are not what they should be."""
     from modelyard.serving import ledger_as_it_is
@@ -65,6 +75,8 @@ def main(options: argparse.Namespace) -> int:
     try:
         if options.action == "check":
             return _check(_standing(engine), options)
+        if options.action == "contents":
+            return _print_contents(_standing(engine), options)
         told, sentence = _done(engine, options)
     finally:
         engine.dispose()
@@ -95,6 +107,15 @@ def _check(engine: "Engine", options: argparse.Namespace) -> int:
     elif not found:
         print("The roll-ups are what the records come to.")
     return 1 if found else 0
+
+
+def _print_contents(engine: "Engine", options: argparse.Namespace) -> int:
+    from modelyard.ledger.contents import DAY_MS, read
+    from modelyard.ledger.database import now_ms
+
+    for each in read(engine, options.release, round(now_ms() - options.days * DAY_MS)):
+        print(json.dumps(each, ensure_ascii=False))
+    return 0
 
 
 def _line(difference: "Difference") -> str:
@@ -165,8 +186,8 @@ def _compacted(engine: "Engine", options: argparse.Namespace) -> tuple[dict[str,
 def _sentence(done: Mapping[str, int], folder: Path) -> str:
     return (
         f"{done['records']:,} records went into {done['files']:,} new files of {folder}; deleted "
-        f"were {done['answers']:,} kept answers, {done['counters']:,} counters and "
-        f"{done['holds']:,} holds."
+        f"were {done['answers']:,} kept answers, {done['counters']:,} counters, "
+        f"{done['holds']:,} holds, and rows and answers of {done['contents']:,} requests."
     )
 
 

@@ -23,7 +23,7 @@ COMMANDS = (
         "bench",
         "candidates",
     ),
-    *("deploy", "customer", "key", "limit", "usage", "ledger"),
+    *("deploy", "customer", "key", "limit", "price", "usage", "ledger"),
     *("samples", "backbones"),
 )
 

@@ -19,8 +19,9 @@ Result = TypeVar("Result")
 class AsyncClient:
     """Asks a service, from one event loop.
 
-    An attempt takes at most `timeout_s`; after it has failed, at most `retries` more are made,
-    none of which ends more than `total_s` after the first began. `sleep` waits between attempts.
+    An attempt takes at most `timeout_s`, from connecting to the answer's last byte; after it has
+    failed, at most `retries` more are made, none of which ends more than `total_s` after the first
+    began. `sleep` waits between attempts.
     """
 
     def __init__(

@@ -1,7 +1,11 @@
 """The client that waits where it is called."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -18,8 +22,9 @@ Result = TypeVar("Result")
 class Client:
     """Asks a service; may be used by several threads.
 
-    An attempt takes at most `timeout_s`; after it has failed, at most `retries` more are made,
-    none of which ends more than `total_s` after the first began. `sleep` waits between attempts.
+    An attempt takes at most `timeout_s`, from connecting to the answer's last byte; after it has
+    failed, at most `retries` more are made, none of which ends more than `total_s` after the first
+    began. `sleep` waits between attempts.
     """
 
     def __init__(
@@ -95,11 +100,23 @@ class Client:
             return result
 
     def _outcome(self, attempt: Attempt) -> Outcome:
-        """What comes of an attempt."""
-        import httpx
+        """What comes of an attempt, in a thread of its own.
 
+        httpx times each wait for the network by itself; all of them together are timed here.
+        """
         if attempt.wait_s:
             self._sleep(attempt.wait_s)
+        done: Future[Outcome] = Future()
+        sent = partial(copy_context().run, self._sent, attempt)
+        threading.Thread(target=_settle, args=(done, sent), daemon=True).start()
+        try:
+            return done.result(attempt.timeout_s)
+        except TimeoutError as error:
+            return no_answer(attempt.request, error)
+
+    def _sent(self, attempt: Attempt) -> Outcome:
+        import httpx
+
         request, body = attempt.request, bytearray()
         ends = time.monotonic() + attempt.timeout_s
         try:
@@ -112,8 +129,15 @@ class Client:
             ) as got:
                 for part in got.iter_bytes():
                     body += part
-                    if time.monotonic() > ends:  # what trickles in keeps httpx waiting
+                    if time.monotonic() > ends:  # nobody waits for the rest any more
                         return no_answer(request, TimeoutError())
                 return Response(got.status_code, got.headers, bytes(body))
         except httpx.RequestError as error:
             return no_answer(request, error)
+
+
+def _settle(done: "Future[Outcome]", sent: Callable[[], Outcome]) -> None:
+    try:
+        done.set_result(sent())
+    except BaseException as error:  # noqa: BLE001 – raised where it is waited for
+        done.set_exception(error)

@@ -237,9 +237,17 @@ class ServiceBusy(ModelyardError):
 
 
 class LedgerAway(ModelyardError):
-    """The ledger's database is gone, full, or busy too long."""
+    """The ledger's database is gone, full, or busy too long.
+
+    `told` is what a stranger is told of it: nothing of the `reason` that the database gives.
+    """
 
     code = "ledger-away"
+
+    def __init__(self, told: str, reason: str = ""):
+        super().__init__(f"{told} The reason: {reason}." if reason else told)
+        self.told = told
+        self.reason = reason
 
 
 class KeyRefused(ModelyardError):

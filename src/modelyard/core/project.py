@@ -203,6 +203,13 @@ class Serve(Section):
     unflagged: list[Name] = Field(
         [], description="labels that are no finding to /v1/moderations, such as ok"
     )
+    keep: float = Field(
+        0.0, ge=0, le=1, description="share of answered requests whose rows and answers are kept"
+    )
+    keep_redacted: bool = Field(
+        True, description="whether what is kept loses what is personal by its form"
+    )
+    keep_days: float = Field(30.0, gt=0, le=3650, description="days after which that is deleted")
 
 
 class Cost(Section):

@@ -29,6 +29,18 @@ class Allowance:
     is_known: bool = False
     is_idle: bool = False
 
+    def has_room(self, demand: Demand) -> bool:
+        """Whether a demand fits without a question to the database.
+
+        A limit that was set anew is asked about first. Of what is known at the end alone, a
+        request demands nothing: it has room as long as anything is left.
+        """
+        if not self.is_known or self.limit != demand.limit:
+            return False
+        if not self.limit.is_hard:
+            return True
+        return self.room >= demand.amount and self.left >= max(1, demand.amount)
+
 
 @dataclass
 class Plan:
@@ -58,8 +70,7 @@ class Allowances:
         with self.lock:
             found = [self._all.get(each.place) for each in demands]
             if not all(
-                own and own.is_known and (own.room >= each.amount or not each.limit.is_hard)
-                for own, each in zip(found, demands, strict=True)
+                own and own.has_room(each) for own, each in zip(found, demands, strict=True)
             ):
                 return None
             standings = []
@@ -80,6 +91,21 @@ class Allowances:
         """The allowance of a demand's counter."""
         return self._all.setdefault(demand.place, Allowance(demand.limit))
 
+    def claim(self, demand: Demand) -> None:
+        """See to an allowance for a demand, by the limit as it is now; the lock is held."""
+        own = self.of(demand)
+        if own.limit != demand.limit:
+            own.limit, own.is_known = demand.limit, False
+
+    def let_go(self, demands: Sequence[Demand]) -> None:
+        """Have what was reserved be room again; what the database says is held stays."""
+        with self.lock:
+            for each in demands:
+                if own := self._all.get(each.place):
+                    own.reserved -= each.amount
+                    own.left += each.amount
+                    own.room = max(0, own.held - own.reserved)
+
     def at(self, place: Place) -> Allowance:
         """The allowance of a counter that has one."""
         return self._all[place]
@@ -87,6 +113,12 @@ class Allowances:
     def taken(self, place: Place, plan: Plan) -> int:
         """How much this worker has reserved, with what the plan changes of it."""
         return self._all[place].reserved - plan.freed + plan.granted
+
+    def cap(self, place: Place, plan: Plan, used: int, others: int) -> None:
+        """Have no more room than what the plan grants leaves of the limit; the lock is held."""
+        own = self._all[place]
+        left = own.limit.amount - used - plan.used - others - self.taken(place, plan)
+        own.room = max(0, min(own.room, left))
 
     def decide(self, place: Place, plan: Plan, used: int, others: int) -> None:
         """Decide how much is held; `used` and `others` are as the database has them.
@@ -116,7 +148,7 @@ class Allowances:
                 own.room = max(0, own.held - own.reserved)
 
     def idle(self) -> list[Place]:
-        """Counters of which more is held than reserved, and nothing was taken of late."""
+        """Counters of which more is held than reserved, and nothing was taken since last asked."""
         with self.lock:
             for place in [p for p, own in self._all.items() if _is_over(own)]:
                 del self._all[place]

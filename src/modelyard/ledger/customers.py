@@ -17,7 +17,16 @@ from modelyard.core.project import PROJECT_NAME
 from modelyard.ledger import schema
 from modelyard.ledger.database import inserting, now_ms, reading, writing
 from modelyard.ledger.keys import NewKey, new_id, new_key
-from modelyard.ledger.limits import MEASURES, PERIODS, SUBJECTS, Limit, Measure, SetBy
+from modelyard.ledger.limits import (
+    LARGEST_PRICE,
+    MEASURES,
+    PERIODS,
+    PRICED,
+    SUBJECTS,
+    Limit,
+    Measure,
+    SetBy,
+)
 from modelyard.ledger.roles import USER_ROLES, UserRole
 
 GENERATION = "generation"
@@ -299,14 +308,20 @@ def remove_limit(
                 "lower one may be set beside it."
             )
         connection.execute(delete(schema.limits).where(own))
-        for table in (schema.counters, schema.holds):  # another may get its number
+        counters = schema.counters.c  # locked in the order in which those who write lock them
+        query = select(counters.used).where(counters.limit_id == limit)
+        connection.execute(query.order_by(counters.window_s).with_for_update())
+        for table in (schema.counters, schema.holds):
             connection.execute(delete(table).where(table.c.limit_id == limit))
 
 
-def set_price(engine: Engine, release: str, measure: Measure, micros: int, per: int) -> None:
+def set_price(engine: Engine, release: str, measure: Measure, micros: int, per: int) -> Row:
     """Set what `per` of a measure cost with a release ("" is any), in millionths."""
-    if micros < 0 or per < 1 or measure not in MEASURES:
-        raise SettingInvalid("A price has an amount from 0, for 1 or more of a measure.")
+    if not (0 <= micros <= LARGEST_PRICE and 1 <= per <= LARGEST_PRICE and measure in PRICED):
+        raise SettingInvalid(
+            f"A price is from 0 to {LARGEST_PRICE:,} millionths, for 1 to as many of "
+            f"{', '.join(PRICED)}; got {micros:,} for {per:,} {measure}."
+        )
     row = {"release": release, "measure": measure, "micros": micros, "per": per}
     with changing(engine) as connection:
         placed = inserting(engine, schema.prices).values(row)
@@ -315,6 +330,7 @@ def set_price(engine: Engine, release: str, measure: Measure, micros: int, per: 
                 index_elements=["release", "measure"], set_={"micros": micros, "per": per}
             )
         )
+    return row
 
 
 def prices(engine: Engine) -> list[Row]:

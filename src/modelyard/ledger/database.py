@@ -10,13 +10,25 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    NotSupportedError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from modelyard.core.errors import ExtraMissing, LedgerAway, SettingInvalid
 
 URL = "MODELYARD_DATABASE"
 FILE = "ledger.sqlite3"
 WAIT_SECONDS = 10
+LOCK_SECONDS = 8
+IDLE_SECONDS = 5
+"""How long one that serves waits for a lock, and may do nothing while it holds some."""
 POSTGRESQL = "postgresql"
 Upsert = sqlite.Insert | postgresql.Insert
 
@@ -54,7 +66,23 @@ def opened(url: str) -> Engine:
 def _options(name: str) -> dict[str, Any]:
     if name == "sqlite":
         return {"connect_args": {"timeout": WAIT_SECONDS, "check_same_thread": False}}
-    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": WAIT_SECONDS}}
+    dead_after = {"tcp_user_timeout": 1000 * WAIT_SECONDS, "keepalives_idle": WAIT_SECONDS}
+    options = {"connect_timeout": WAIT_SECONDS, **dead_after}
+    return {"pool_pre_ping": True, "connect_args": options}
+
+
+def hurried(engine: Engine) -> Engine:
+    """The database for what serves: nothing there waits long for a lock, or keeps one idly."""
+
+    def set_up(connection: Any, _: Any) -> None:
+        connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+        connection.commit()
+
+    if engine.dialect.name == POSTGRESQL:
+        engine.dispose()
+        event.listen(engine, "connect", set_up)
+    return engine
 
 
 def _set_up(connection: Any, _: Any) -> None:
@@ -114,18 +142,25 @@ def hold_still(connection: Connection, *tables: Table) -> None:
 def _told() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, DBAPIError) as error:
-        if isinstance(error, OperationalError) or error.connection_invalidated:
+    except PoolTimeout as error:
+        raise away(error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated or not isinstance(error, OURS):
             raise away(error) from error
         raise
 
 
+OURS = (DataError, IntegrityError, ProgrammingError, NotSupportedError)
+"""Errors of what was asked of the database, and not of the database."""
+
+
 def away(error: BaseException) -> LedgerAway:
-    """What the database says, as an error that clients may be told."""
-    reason = str(getattr(error, "orig", error)).splitlines()[0][:200]
+    """What the database says, as an error; a client is told that it says something."""
+    reason = next(iter(str(getattr(error, "orig", error)).splitlines()), type(error).__name__)
     return LedgerAway(
-        f"The ledger's database does not take what is written ({reason}); nothing was counted, "
-        "send the request again a little later."
+        "The ledger's database does not take what is written; nothing was counted, send the "
+        "request again a little later.",
+        reason[:200].rstrip("."),
     )
 
 

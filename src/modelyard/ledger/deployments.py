@@ -20,6 +20,8 @@ from modelyard.ledger.customers import GENERATION, changed
 from modelyard.ledger.database import inserting, now_ms, reading, writing
 
 ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
+FOLLOWS_NONE = -1
+"""The generation of a worker that does not serve what is deployed, or not yet."""
 LOOK_SECONDS = 0.05
 FOLLOW_SECONDS = 60.0
 

@@ -1,9 +1,12 @@
 """The directory: who a key stands for, remembered until customers, keys or limits change."""
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, or_, select
@@ -18,7 +21,11 @@ from modelyard.ledger.roles import Role
 
 LOOK_SECONDS = 0.1
 """How often it is seen whether anything has changed."""
+FRESH_SECONDS = 0.5
+"""What is remembered holds so long after it was seen that nothing has changed."""
 AWAY_SECONDS = 2.0
+LOOKING_UP = 4
+"""Threads that look keys up, which no other work keeps busy."""
 MOST_REMEMBERED = 100_000
 
 
@@ -59,15 +66,23 @@ class Directory:
         self._generation = -1
         self._known: dict[str, Caller] = {}
         self._seen = time.monotonic()
+        self._lookups = ThreadPoolExecutor(LOOKING_UP, "keys")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_always, daemon=True, name="directory")
         self._thread.start()
 
     def remembered(self, text: str) -> Caller | None:
         """The caller of a key that was looked up before, without a wait; None otherwise."""
+        if not self._is_fresh:
+            return None
         parts = parted(text)
         caller = self._known.get(parts[0]) if parts else None
         return _checked(caller, parts[1]) if caller and parts else None
+
+    async def looked_up(self, text: str) -> Caller:
+        """As `caller`, in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._lookups, self.caller, text)
 
     def caller(self, text: str) -> Caller:
         """Who a key stands for; raises KeyRefused, LedgerAway."""
@@ -76,10 +91,19 @@ class Directory:
             raise KeyRefused("What was sent is no key; a key begins with my_, and is sent whole.")
         name, secret = parts
         known = self._known  # a change puts another in its place: what was read before is lost
-        found = known.get(name) or self._read(name)
+        if self.is_away:
+            raise LedgerAway(
+                "The ledger's database is away, so nobody's key is known; send the request again a "
+                "little later."
+            )
+        found = (known.get(name) if self._is_fresh else None) or self._read(name)
         if found and len(known) < MOST_REMEMBERED:
             known[name] = found
         return _checked(found, secret)
+
+    @property
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._seen < FRESH_SECONDS
 
     @property
     def is_away(self) -> bool:
@@ -90,6 +114,7 @@ class Directory:
         """Look no more."""
         self._ended.set()
         self._thread.join()
+        self._lookups.shutdown(cancel_futures=True)
 
     def _read(self, name: str) -> Caller | None:
         keys, limits = schema.keys, schema.limits
@@ -130,21 +155,19 @@ class Directory:
 
     def _look_always(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
-            try:
+            with suppress(Exception):  # what is remembered is soon too old then, and not used
                 self._look()
-            except LedgerAway:  # what is known holds meanwhile; nothing is answered uncounted
-                continue
 
     def _look(self) -> None:
-        state = schema.state
+        state, began = schema.state, time.monotonic()
         with reading(self._engine) as connection:
             query = select(state.c.number).where(state.c.name == GENERATION)
             found = connection.execute(query).scalar() or 0
-        self._seen = time.monotonic()
         if found != self._generation:
-            self._generation = found
             self._known = {}
             self._changed(found)
+            self._generation = found
+        self._seen = began
 
 
 def _checked(caller: Caller | None, secret: str) -> Caller:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard.ledger.contents import Content
 from modelyard.ledger.limits import Limit, Usage
 
 Place = tuple[int, int]
@@ -100,6 +101,7 @@ class Entry:
     record: Record | None
     reservation: Reservation | None = None
     kept: Kept | None = None
+    content: Content | None = None
 
     @property
     def is_answered(self) -> bool:

@@ -66,6 +66,7 @@ class Compacted:
     answers: int
     counters: int
     holds: int
+    contents: int
 
 
 def compact(
@@ -86,6 +87,7 @@ def compact(
         _purged(engine, schema.answers, old),
         _purged(engine, schema.counters, _has_passed(now / 1000)),
         _purged(engine, schema.holds, holds.amount == 0),
+        _purged(engine, schema.contents, schema.contents.c.until_ms <= now),
     )
 
 

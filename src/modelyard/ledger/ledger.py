@@ -3,20 +3,20 @@
 import asyncio
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine, insert, select
 
 from modelyard.core.errors import LedgerAway
-from modelyard.ledger import schema
+from modelyard.ledger import deployments, schema
 from modelyard.ledger.allowances import Allowances
-from modelyard.ledger.database import away, reading, writing
+from modelyard.ledger.contents import AT_ONCE_ROWS, delete_old
+from modelyard.ledger.database import reading, writing
 from modelyard.ledger.entries import (
     Claim,
     Entry,
@@ -28,14 +28,16 @@ from modelyard.ledger.entries import (
 )
 from modelyard.ledger.statements import Statements
 from modelyard.ledger.transaction import Transaction
+from modelyard.ledger.workers import Others, let_go, this_host
 
 MOST_TOGETHER = 512
 MOST_NOTED = 10_000
+MOST_IDLE = 200
 AWAY_SECONDS = 0.1
 """After a failure, before the database is asked again."""
 BEAT_SECONDS = 1.0
-SILENT_SECONDS = 10.0
-"""After so long without a beat a worker is given up, and what it holds is let go."""
+CLEAN_SECONDS = 3600.0
+"""Between two deletions of rows and answers whose days have passed."""
 UNSURE_SECONDS = 20.0
 """How long it is tried to find out whether a transaction took place whose end was not heard."""
 
@@ -51,16 +53,26 @@ class Waiting:
 class Ledger:
     """Takes claims and entries of requests; a thread writes those that come together at once."""
 
-    def __init__(self, engine: Engine, host: str | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        host: str | None = None,
+        tell: Callable[[str], None] = lambda sentence: None,
+    ):
         self._engine = engine
-        self._host = host or socket.gethostname()
+        self._host = host or this_host()
+        self._others = Others(engine, self._host)
+        self._tell = tell
         self._statements = Statements(engine)
         self._allowances = Allowances("")
         self._beat = 0
+        self._followed = deployments.FOLLOWS_NONE
         self._queue: list[Waiting] = []
         self._changed = threading.Condition()
         self._is_closed = False
-        self._silent: dict[str, tuple[int, float]] = {}
+        self._failure: LedgerAway | None = None
+        self._idle: list[Place] = []
+        self._looked = self._cleaned = -CLEAN_SECONDS
         self._enrol()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
@@ -75,11 +87,23 @@ class Ledger:
         """The name that this process has in the ledger."""
         return self._allowances.worker
 
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing can be written at this moment."""
+        return self._failure is not None or not self._thread.is_alive()
+
+    def follow(self, generation: int) -> None:
+        """Say as of which generation of what is deployed this serves; raises LedgerAway."""
+        self._followed = generation
+        deployments.follow(self._engine, self.worker, generation)
+
     async def reserve(self, claim: Claim) -> Reservation | Kept:
         """Reserve what a request needs; or the answer that it has had already.
 
         Raises LimitReached, RequestRepeated and LedgerAway. Whoever gets a Reservation settles it.
         """
+        if self._failure:
+            raise _as_away(self._failure)
         if claim.repeat is None and (taken := self._allowances.take(claim.demands)):
             return taken
         done = asyncio.get_running_loop().create_future()
@@ -95,7 +119,8 @@ class Ledger:
     async def settle(self, entry: Entry) -> None:
         """Write what a request has come to; it is on disk when this returns.
 
-        Raises LedgerAway: then nothing was counted, and what was reserved has been let go.
+        Raises LedgerAway: then nothing was counted, and what was reserved has been let go; or the
+        error says that it could not be found out.
         """
         done = asyncio.get_running_loop().create_future()
         done.add_done_callback(asyncio.Future.exception)  # heard, also where nobody waits any more
@@ -111,7 +136,8 @@ class Ledger:
             entry = Entry(None, entry.reservation)
             if entry.reservation is None:
                 return
-        self._put(Waiting(entry))
+        with suppress(LedgerAway):
+            self._put(Waiting(entry))
 
     def close(self) -> None:
         """Write what is left, and go."""
@@ -129,38 +155,83 @@ class Ledger:
 
     def _put(self, waiting: Waiting) -> None:
         with self._changed:
+            if self._is_closed or not self._thread.is_alive():
+                raise LedgerAway(
+                    "The service is about to end, and takes nothing more; nothing was counted, "
+                    "send the request again."
+                )
             self._queue.append(waiting)
             self._changed.notify()
 
     def _work(self) -> None:
-        looked = -BEAT_SECONDS
         while batch := self._taken():
             waiting = [each for each in batch if each is not _TICK]
-            is_due = time.monotonic() - looked > BEAT_SECONDS
-            idle = self._allowances.idle() if is_due else []
-            results = self._written([each.operation for each in waiting], idle)
+            before = self._failure
+            results = self._results([each.operation for each in waiting])
             _deliver(waiting, results)
-            if any(isinstance(result, LedgerAway) for result in results):
-                self._keep_unwritten(waiting, results)
-                time.sleep(AWAY_SECONDS)
-            if is_due:
-                looked = time.monotonic()
-                self._look_at_others()
+            self._let_go_unwritten(waiting, results)
+            with suppress(Exception):  # whatever it is, those who come next may not be left waiting
+                self._look_round(before)
         self._leave()
         self._statements.close()
 
+    def _results(self, operations: Sequence[Operation]) -> list[Result]:
+        if not self._idle and self._is_due:
+            self._idle = self._allowances.idle()
+        idle, self._idle = self._idle[:MOST_IDLE], self._idle[MOST_IDLE:]
+        try:
+            return self._written(operations, idle)
+        except Exception as error:  # noqa: BLE001 – whatever it is, nobody may be left waiting
+            return [_as_away(error) for _ in operations]
+
+    @property
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._looked > BEAT_SECONDS
+
+    def _look_round(self, before: LedgerAway | None) -> None:
+        """Between two transactions: tell of a failure and its end, look at other workers."""
+        if self._failure:
+            self._wait_out(self._failure)
+        if self._failure and not before:
+            self._say(str(self._failure))
+        if before and not self._failure:
+            self._say("The ledger's database takes what is written again.")
+        if not self._failure and self._is_due:
+            self._looked = time.monotonic()
+            self._others.look(self.worker)
+            self._clean()
+
+    def _clean(self) -> None:
+        """Delete rows and answers that are kept no longer, some at a time."""
+        is_due = time.monotonic() - self._cleaned > CLEAN_SECONDS
+        if is_due and delete_old(self._engine) < AT_ONCE_ROWS:
+            self._cleaned = time.monotonic()
+
+    def _say(self, sentence: str) -> None:
+        with suppress(Exception):  # nobody listens
+            self._tell(sentence)
+
+    def _wait_out(self, failure: LedgerAway) -> None:
+        """Tell all that wait of a failure, and wait a little before the next try."""
+        with self._changed:
+            rest, self._queue = self._queue, []
+        failed: list[Result] = [_as_away(failure) for _ in rest]
+        _deliver(rest, failed)
+        self._let_go_unwritten(rest, failed)
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed, AWAY_SECONDS)
+
     def _taken(self) -> list[Waiting]:
-        """What waits; after a second without anything, a beat; nothing at the end."""
+        """What waits; after a while without anything, a beat; nothing at the end."""
         with self._changed:
             if not self._queue and not self._is_closed:
-                self._changed.wait(BEAT_SECONDS)
+                self._changed.wait(AWAY_SECONDS if self._failure else BEAT_SECONDS)
             batch, self._queue = self._queue[:MOST_TOGETHER], self._queue[MOST_TOGETHER:]
             return batch or ([] if self._is_closed else [_TICK])
 
     def _written(self, operations: Sequence[Operation], idle: Sequence[Place] = ()) -> list[Result]:
         """Each operation's result; LedgerAway for all where the database does not take them."""
         transaction = Transaction(self._statements, self._allowances, operations, idle)
-        is_committed = True
         try:
             with self._statements.transaction() as cursor:
                 if not self._beats(cursor):
@@ -169,15 +240,37 @@ class Ledger:
         except _StruckOff:
             return self._again(operations)
         except LedgerAway as error:
-            is_committed = bool(transaction.results) and self._took_place()
-            failure: Exception = error
+            return self._unheard(transaction, operations, error)
         except Exception as error:  # noqa: BLE001 – whatever it is, nobody may be left waiting
-            is_committed, failure = False, _as_away(error)
-        self._allowances.done(transaction.plans, is_committed)
-        if not is_committed:
-            return [failure] * len(operations)
+            self._allowances.done(transaction.plans, False)
+            return self._one_by_one(operations, error)
+        return self._holding(transaction)
+
+    def _holding(self, transaction: Transaction) -> list[Result]:
+        self._allowances.done(transaction.plans, True)
         self._beat += 1
+        self._failure = None
         return transaction.results
+
+    def _unheard(
+        self, transaction: Transaction, operations: Sequence[Operation], error: LedgerAway
+    ) -> list[Result]:
+        """What came of a transaction that the database has not said to be done."""
+        self._failure = error  # whoever comes now is told at once
+        has_happened: bool | None = False
+        if self._statements.is_unsure:
+            has_happened = self._took_place(operations)
+        if has_happened:
+            return self._holding(transaction)
+        self._allowances.done(transaction.plans, False)
+        return [_as_away(error) if has_happened is False else _unknown() for _ in operations]
+
+    def _one_by_one(self, operations: Sequence[Operation], error: Exception) -> list[Result]:
+        """Have one that cannot be written spoil no other."""
+        if len(operations) < 2:
+            self._say(f"A request could not be written: {type(error).__name__}: {error}"[:1000])
+            return [_as_away(error) for _ in operations]
+        return [self._written([each])[0] for each in operations]
 
     def _beats(self, cursor: Any) -> bool:
         """Number this transaction; False where this worker was struck off as dead."""
@@ -189,28 +282,45 @@ class Ledger:
         try:
             self._enrol()
         except LedgerAway as error:
-            return [error] * len(operations)
+            self._failure = error
+            return [_as_away(error) for _ in operations]
         return self._written(operations)
 
-    def _took_place(self) -> bool:
-        """Whether a transaction was committed whose end was not heard."""
+    def _took_place(self, operations: Sequence[Operation]) -> bool | None:
+        """Whether a transaction was committed whose end was not heard; None: it is not known."""
         ends = time.monotonic() + UNSURE_SECONDS
-        query = select(schema.workers.c.beat).where(schema.workers.c.id == self._allowances.worker)
-        while time.monotonic() < ends:
+        while time.monotonic() < ends and not self._is_closed:
             try:
-                with reading(self._engine) as connection:
-                    return connection.execute(query).scalar() == self._beat + 1
+                return self._is_written(operations)
             except LedgerAway:
-                time.sleep(0.2)
-        return False
+                time.sleep(AWAY_SECONDS)
+        return None
+
+    def _is_written(self, operations: Sequence[Operation]) -> bool:
+        """By the number of the last transaction; by a record, where this worker was struck off.
+
+        The row is waited for as long as the transaction may still be under way.
+        """
+        own, records = schema.workers.c, schema.records.c
+        query = select(own.beat).where(own.id == self.worker).with_for_update()
+        with reading(self._engine) as connection:
+            beat = connection.execute(query).scalar()
+            if beat is not None:
+                return bool(beat == self._beat + 1)
+            first = next((e.record for e in operations if isinstance(e, Entry) and e.record), None)
+            if first is None:
+                return False
+            found = select(records.id).where(records.at_ms == first.at_ms, records.id == first.id)
+            return connection.execute(found).first() is not None
 
     def _enrol(self) -> None:
         """Take a name of one's own."""
         worker = f"wrk_{secrets.token_hex(8)}"
-        row = {"id": worker, "host": self._host, "process": os.getpid(), "beat": 0}
+        own = {"host": self._host, "process": os.getpid()}
+        row = {"id": worker, **own, "beat": 0, "generation": self._followed}
         with writing(self._engine) as connection:
             connection.execute(insert(schema.workers).values(row))
-        self._allowances, self._beat = Allowances(worker), 0
+        self._allowances, self._beat, self._idle = Allowances(worker), 0, []
 
     def _leave(self) -> None:
         try:
@@ -219,55 +329,19 @@ class Ledger:
         except LedgerAway:  # others will see that it beats no more
             return
 
-    def _keep_unwritten(self, waiting: Sequence[Waiting], results: Sequence[Result]) -> None:
-        """What failed is not counted, but what it had reserved has to be let go."""
+    def _let_go_unwritten(self, waiting: Sequence[Waiting], results: Sequence[Result]) -> None:
+        """What failed is not counted, but what it had reserved is let go."""
         for each, result in zip(waiting, results, strict=True):
             entry = each.operation
             if not isinstance(entry, Entry) or not isinstance(result, LedgerAway):
                 continue
-            if entry.reservation and entry.reservation.worker == self._allowances.worker:
-                self._put(Waiting(Entry(None, entry.reservation)))
-
-    def _look_at_others(self) -> None:
-        """Let go what workers hold that are dead."""
-        try:
-            with reading(self._engine) as connection:
-                rows = connection.execute(select(schema.workers)).mappings().all()
-            now = time.monotonic()
-            for row in rows:
-                beat, since = self._silent.get(row["id"], (-1, now))
-                since = since if beat == row["beat"] else now
-                self._silent[row["id"]] = row["beat"], since
-                is_silent = now - since > SILENT_SECONDS
-                if row["id"] != self._allowances.worker and (is_silent or self._is_dead(row)):
-                    with writing(self._engine) as connection:
-                        let_go(connection, row["id"], row["beat"])
-            self._silent = {row["id"]: self._silent[row["id"]] for row in rows}
-        except LedgerAway:
-            return
-
-    def _is_dead(self, row: Any) -> bool:
-        """Whether a worker of this machine has ended."""
-        if row["host"] != self._host:
-            return False
-        try:
-            os.kill(row["process"], 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
-
-
-def let_go(connection: Connection, worker: str, beat: int | None = None) -> None:
-    """Strike a worker off with all it holds; unless it has beaten since `beat`."""
-    own = schema.workers.c.id == worker
-    if beat is not None:
-        own &= schema.workers.c.beat == beat
-    if not connection.execute(delete(schema.workers).where(own)).rowcount:
-        return
-    connection.execute(delete(schema.holds).where(schema.holds.c.worker == worker))
-    connection.execute(delete(schema.answers).where(schema.answers.c.worker == worker))
+            own = entry.reservation
+            if own and own.worker == self.worker:
+                self._allowances.let_go(own.demands)
+                if own.repeat:  # the next request with its key is answered once that is written
+                    again = Waiting(Entry(None, Reservation(own.worker, (), own.repeat)))
+                    with self._changed:
+                        self._queue += [again] * (not self._is_closed)
 
 
 class _StruckOff(Exception):
@@ -278,10 +352,19 @@ _TICK = Waiting(Entry(None))
 
 
 def _as_away(error: Exception) -> LedgerAway:
-    if isinstance(error, DBAPIError):
-        return away(error)
+    """An error of its own for each that gets one."""
+    if isinstance(error, LedgerAway):
+        return LedgerAway(error.told, error.reason)
     return LedgerAway(
-        f"The ledger could not be written ({type(error).__name__}: {error}); nothing was counted."
+        "The ledger could not write the request down; nothing was counted.",
+        f"{type(error).__name__}: {error}"[:200],
+    )
+
+
+def _unknown() -> LedgerAway:
+    return LedgerAway(
+        "The ledger's database went away while the request was written, and whether it was counted "
+        "is not known; send it again with the same Idempotency-Key, so that it counts once."
     )
 
 
@@ -300,7 +383,8 @@ def _deliver(waiting: Sequence[Waiting], results: Sequence[Result]) -> None:
 
 def _set_all(some: Sequence[tuple[Waiting, Result]]) -> None:
     for each, result in some:
-        assert each.done is not None
+        if each.done is None or each.done.done():
+            continue
         set_to: Callable[[Any], None] = each.done.set_result
         if isinstance(result, Exception):
             set_to = each.done.set_exception

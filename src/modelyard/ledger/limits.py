@@ -12,6 +12,9 @@ Period = Literal["second", "minute", "hour", "day", "month", "ever"]
 MEASURES: tuple[Measure, ...] = (
     "requests", "rows", "tokens", "images", "compute_us", "spend_micros", "at_once",
 )  # fmt: skip
+PRICED: tuple[Measure, ...] = MEASURES[:5]
+LARGEST_PRICE = 10**12
+"""In millionths of the currency; and for how much of a measure, at most."""
 SECONDS: dict[Period, int] = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 PERIODS: tuple[Period, ...] = (*SECONDS, "month", "ever")
 SUBJECTS = ("organisation", "project", "key")
@@ -109,8 +112,12 @@ class Price:
     per: int
 
 
+MOST_SPENT = 10**15
+"""What a request costs at most, in millionths: sums of it fit into a database's whole numbers."""
+
+
 def spend_micros(usage: Usage, prices: Mapping[Measure, Price]) -> int:
-    """What a usage costs, rounded up once.
+    """What a usage costs, rounded up once, and at most MOST_SPENT.
 
     >>> spend_micros(Usage(rows=3), {"rows": Price("rows", 500_000, 1000)})
     1500
@@ -120,4 +127,4 @@ def spend_micros(usage: Usage, prices: Mapping[Measure, Price]) -> int:
         units = usage.of(measure) * price.micros
         whole += units // price.per
         rest += units % price.per / price.per
-    return whole + -int(-rest // 1)
+    return min(MOST_SPENT, whole + -int(-rest // 1))

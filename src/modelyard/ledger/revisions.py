@@ -8,7 +8,7 @@ from modelyard.core.errors import SettingInvalid
 from modelyard.ledger.database import POSTGRESQL, version, writing
 
 FOLDER = Path(__file__).parent / "migrations"
-LATEST = "0002"
+LATEST = "0003"
 LOCK = 0x6D6F64656C  # any number that no other program takes
 
 

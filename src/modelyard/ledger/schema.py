@@ -11,6 +11,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -171,6 +172,21 @@ answers = Table(
     Index(None, "worker"),
 )
 """Answers kept for a client that asks again; without a status, a `worker` is busy with it."""
+contents = Table(
+    "contents",
+    TABLES,
+    Column("id", Id, primary_key=True),
+    Column("at_ms", Big, nullable=False),
+    Column("until_ms", Big, nullable=False),
+    Column("release", Name, nullable=False),
+    Column("version", Name, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("answers", Text),
+    Column("is_cut", Boolean, nullable=False),
+    Index(None, "at_ms"),
+    Index(None, "until_ms"),
+)
+"""Rows and answers of requests, as JSON, where the project says so; deleted after `until_ms`."""
 prices = Table(
     "prices",
     TABLES,

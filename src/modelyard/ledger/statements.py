@@ -5,13 +5,14 @@ would cost several times what the database does with them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from sqlalchemy import Engine, bindparam, delete, func, insert, literal_column, null, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard.ledger import schema
-from modelyard.ledger.database import POSTGRESQL, away, inserting
+from modelyard.ledger.database import OURS, POSTGRESQL, away, inserting
 from modelyard.ledger.limits import USED
 
 Row = Mapping[str, Any]
@@ -27,6 +28,8 @@ class Statements:
         self._is_postgresql = engine.dialect.name == POSTGRESQL
         self._texts = {name: self._text(each) for name, each in _all_of(engine).items()}
         self._connection: Any = None
+        self.is_unsure = False
+        """Whether the last transaction was to be committed, and nothing was heard of it."""
 
     def _text(self, statement: Any) -> tuple[str, tuple[str, ...] | None]:
         compiled = statement.compile(dialect=self._engine.dialect)
@@ -35,18 +38,26 @@ class Statements:
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        """A cursor in a transaction, which is on disk at the end; raises LedgerAway."""
-        error = self._engine.dialect.dbapi.Error  # type: ignore[union-attr]
+        """A cursor in a transaction, which is on disk at the end.
+
+        Raises LedgerAway; or what the driver does where the fault is in what was asked of it.
+        """
+        driver: Any = self._engine.dialect.dbapi
+        ours = tuple(getattr(driver, each.__name__) for each in OURS)
+        self.is_unsure = False
         try:
             self._connection = self._connection or self._engine.raw_connection()
             cursor = self._connection.cursor()
             if not self._is_postgresql:
                 cursor.execute("BEGIN IMMEDIATE")
             yield cursor
+            self.is_unsure = True
             self._connection.commit()
+            self.is_unsure = False
         except BaseException as broken:
             self._let_go()
-            if isinstance(broken, error) or hasattr(broken, "connection_invalidated"):
+            is_theirs = isinstance(broken, driver.Error) and not isinstance(broken, ours)
+            if is_theirs or isinstance(broken, SQLAlchemyError):
                 raise away(broken) from broken
             raise
 
@@ -54,6 +65,9 @@ class Statements:
         """Give up the connection, whose transaction is undone by that."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            if not self._is_postgresql:  # a cursor that an error holds would keep the file locked
+                with suppress(Exception):
+                    connection.rollback()
             connection.invalidate()
 
     def close(self) -> None:
@@ -148,7 +162,9 @@ def _of_records(engine: Engine) -> dict[str, Any]:
     placed = inserting(engine, rollups).values({c.name: bindparam(c.name) for c in rollups.c})
     added = {name: rollups.c[name] + placed.excluded[name] for name in USED}
     keys = [column.name for column in rollups.primary_key]
+    content = insert(schema.contents).values({c.name: bindparam(c.name) for c in schema.contents.c})
     return {
         "record": record.inline(),
+        "content": content.inline(),
         "rollup": placed.on_conflict_do_update(index_elements=keys, set_=added),
     }

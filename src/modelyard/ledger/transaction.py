@@ -6,11 +6,12 @@ all workers together never passes a hard limit.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelyard.core.errors import LedgerAway, LimitReached, RequestRepeated
 from modelyard.ledger.allowances import Allowances, Plan
+from modelyard.ledger.contents import Content
 from modelyard.ledger.database import now_ms
 from modelyard.ledger.entries import (
     HOUR_MS,
@@ -58,6 +59,8 @@ class Transaction:
         repeats = self._repeats(cursor)
         with self._allowances.lock:
             self.results = [self._result(each, repeats) for each in self._operations]
+            for place, plan in self.plans.items():
+                self._allowances.cap(place, plan, self._used[place], self._others[place])
         self._write_claims(cursor)
         with self._allowances.lock:
             for place, plan in self.plans.items():
@@ -70,9 +73,13 @@ class Transaction:
         """Lock the counters, and read them and what other workers hold of them."""
         run, worker = self._statements.run, self._allowances.worker
         with self._allowances.lock:
-            for demand in self._demands():
-                self._allowances.of(demand)
-                self.plans[demand.place] = Plan()
+            for each in self._operations:
+                for demand in self._demands(each):
+                    see_to = (
+                        self._allowances.claim if isinstance(each, Claim) else self._allowances.of
+                    )
+                    see_to(demand)
+                    self.plans[demand.place] = Plan()
         for place in self._idle:
             self.plans.setdefault(place, Plan(is_idle=True))
         for limit_id, window_s in sorted(self.plans):
@@ -85,11 +92,11 @@ class Transaction:
             self._used[limit_id, window_s] = int(used[0])
             self._others[limit_id, window_s] = int(others)
 
-    def _demands(self) -> Iterator[Demand]:
-        for each in self._operations:
-            own = each if isinstance(each, Claim) else each.reservation
-            if own and (isinstance(own, Claim) or own.worker == self._allowances.worker):
-                yield from own.demands
+    def _demands(self, operation: Operation) -> Sequence[Demand]:
+        own = operation if isinstance(operation, Claim) else operation.reservation
+        if own and (isinstance(own, Claim) or own.worker == self._allowances.worker):
+            return own.demands
+        return ()
 
     def _repeats(self, cursor: Any) -> Mapping[tuple[str, str], Any]:
         """The answers, or claims to answer, that stand for idempotency keys already."""
@@ -120,7 +127,7 @@ class Transaction:
             taken = self._used[place] + plan.used + self._others[place]
             left = demand.limit.amount - taken - demand.amount
             left -= self._allowances.taken(place, plan)
-            if left < 0 and demand.limit.is_hard:
+            if demand.limit.is_hard and left + demand.amount < max(1, demand.amount):
                 return _refusal(demand, left)
             standings.append(Standing(demand.limit, left))
         for demand in claim.demands:
@@ -198,6 +205,8 @@ class Transaction:
         records = [each.record for each in entries if each.record]
         self._statements.many(cursor, "record", (each.to_row() for each in records))
         self._statements.many(cursor, "rollup", rollups_of(records))
+        kept = [_content_of(each.record, each.content) for each in entries if each.record]
+        self._statements.many(cursor, "content", [each for each in kept if each])
         for each in entries:
             if each.reservation and each.reservation.repeat:
                 self._keep(cursor, each.reservation.repeat, each)
@@ -208,6 +217,11 @@ class Transaction:
             self._run(cursor, "drop", repeat)
             return
         self._run(cursor, "keep", repeat, at_ms=entry.record.at_ms, **vars(entry.kept))
+
+
+def _content_of(record: Record, content: Content | None) -> dict[str, Any] | None:
+    own = {name: getattr(record, name) for name in ("id", "at_ms", "release", "version")}
+    return own | vars(content) if content else None
 
 
 def rollups_of(records: Iterable[Record]) -> list[dict[str, Any]]:
@@ -255,6 +269,7 @@ def _refusal(demand: Demand, left: int) -> LimitReached:
         when, what = "at once", "requests"
     return LimitReached(
         f"The {limit.subject_kind} has a limit of {limit.amount:,} {what} {when}, of which "
-        f"{max(0, left + demand.amount):,} are left, and the request needs {demand.amount:,}.",
+        f"{max(0, left + demand.amount):,} are left, and the request needs "
+        f"{f'{demand.amount:,}' if demand.amount else 'some'}.",
         demand.retry_after_s,
     )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+LEVELS = 2**16
 _own = threading.local()
 
 
@@ -28,9 +29,17 @@ def own_generator() -> torch.Generator | None:
 
 
 def factors(like: Tensor, share: float) -> Tensor:
-    """What to multiply states (N, W) with: 0 for a share of them, the rest scaled up."""
-    drawn = torch.empty_like(like).bernoulli_(1 - share, generator=own_generator())
-    return drawn.div_(1 - share)
+    """What to multiply states (N, W) with: 0 for a share of them, the rest scaled up.
+
+    Each is drawn with 16 bits, four of them at once: a draw of its own for each took eight times
+    as long, and a fifteenth of a step.
+    """
+    bits = torch.empty(-(-like.numel() // 4), dtype=torch.int64)
+    bits.random_(-(2**63), None, generator=own_generator())
+    drawn = bits.view(torch.int16)[: like.numel()].view(like.shape)
+    dropped = round(share * LEVELS)
+    kept = torch.ge(drawn, dropped - LEVELS // 2, out=torch.empty_like(like))
+    return kept.mul_(LEVELS / (LEVELS - dropped))
 
 
 class PartDropout(nn.Dropout):

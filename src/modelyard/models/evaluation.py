@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from modelyard.core.measure import Measure
 from modelyard.models.batches import Indices, Part, Pieces, groups_by_length
+from modelyard.models.fast_bert import made_ready
 from modelyard.models.workers import Map
 
 LOSS_ROWS = 1024
@@ -161,7 +162,8 @@ def piece_outputs(network: nn.Module, pieces: Pieces, group: Indices) -> Tensor:
 def evaluate(network: nn.Module, task: Task, side_by_side: Map) -> Evaluation:
     """Measure a network on the validation rows; it is in training mode again afterwards."""
     network.eval()
-    outputs = outputs_of(network, task.validation, side_by_side)
+    with made_ready(network):
+        outputs = outputs_of(network, task.validation, side_by_side)
     beside = task.shared.outputs(network, side_by_side) if task.shared else None
     losses = torch.cat(list(_losses(network, task, outputs, beside)))
     measures = task.score_of(network, outputs, beside)

@@ -7,14 +7,17 @@ Three things differ from the plain network:
 - a text whose outputs get no gradient costs nothing in the backward pass.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu
 
 from modelyard.models.dropout import factors
+from modelyard.models.fused import towers_of
 from modelyard.models.pooled import Pooled
 
 CLASSIFIERS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
@@ -22,9 +25,12 @@ TAGGERS = ("BertForTokenClassification", "RobertaForTokenClassification")
 BODIES = ("BertModel", "RobertaModel")
 """Of what is pooled."""
 PER_LAYER = 16
-NORMS = (8, 9, 14, 15)  # of a layer's weights, those of its norms
-SAVED = 13
+JOINED, OF_NORMS = 12, (4, 5, 10, 11)
+"""A layer's weights once query, key and value are one, and those of its norms among them."""
+SAVED = 15
 aten = torch.ops.aten
+attend = aten._scaled_dot_product_flash_attention_for_cpu
+attend_backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def is_possible(network: Any) -> bool:
@@ -49,6 +55,8 @@ class FastBert(nn.Module):
     """
 
     dtype = torch.float32
+    ready: "Ready | None" = None
+    """Weights made ready for several calls, between which they do not change."""
 
     def __init__(self, network: Any):
         super().__init__()
@@ -92,9 +100,46 @@ class FastBert(nn.Module):
         apply: Any = _Layers.apply
         weights = [weight for layer in layers for weight in _weights(layer)]
         dropped = self.dropout if self.training else 0.0
-        after = apply(states.to(self.dtype), mask, self.heads, self.epsilon, dropped, *weights)
+        bias = None if mask is None else torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+        ready = self.ready or Ready()
+        after = apply(
+            states.to(self.dtype), bias, self.heads, self.epsilon, dropped, ready, *weights
+        )
         found: Tensor = after.float()
         return found
+
+
+class Ready:
+    """Layers' weights for products in a type, query, key and value as one; each made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, list[Tensor]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, dtype: torch.dtype, weights: Sequence[Tensor]) -> list[Tensor]:
+        """A layer's, JOINED of its PER_LAYER; its norms stay as they are."""
+        own = weights[0].data_ptr()
+        with self._lock:
+            if own not in self._made:
+                matrices, biases = weights[0:6:2], weights[1:6:2]
+                joined = [torch.cat(list(matrices)), torch.cat(list(biases)), *weights[6:]]
+                self._made[own] = [
+                    each if n in OF_NORMS else each.to(dtype) for n, each in enumerate(joined)
+                ]
+            return self._made[own]
+
+
+@contextmanager
+def made_ready(network: nn.Module) -> Iterator[None]:
+    """Have the weights of a network made ready once for all calls within; none may change there."""
+    own = [tower for tower in towers_of(network).values() if isinstance(tower, FastBert)]
+    for tower in own:
+        tower.ready = Ready()
+    try:
+        yield
+    finally:
+        for tower in own:
+            tower.ready = None
 
 
 def _weights(layer: Any) -> list[Tensor]:
@@ -135,27 +180,31 @@ def _first_token(layer: Any, states: Tensor, mask: Tensor | None, heads: int) ->
 
 
 class _Layers(torch.autograd.Function):
-    """Layers of which every token is read: states (P, T, W) in and out."""
+    """Layers of which every token is read: states (P, T, W) in and out.
+
+    `bias` (P, 1, 1, T) is added to what tokens are read by: -inf where there is none.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         states: Tensor,
-        mask: Tensor | None,
+        bias: Tensor | None,
         heads: int,
         epsilon: float,
         dropout: float,
+        ready: Ready,
         *weights: Tensor,
     ) -> Tensor:
         shape = states.shape
         rows = states.reshape(-1, shape[-1])  # (N, W)
         kept: list[Tensor] = []
         for start in range(0, len(weights), PER_LAYER):
-            layer = _as(rows.dtype, weights[start : start + PER_LAYER])
-            rows, saved = _forward(rows, mask, shape, heads, epsilon, dropout, layer)
+            layer = ready.of(rows.dtype, weights[start : start + PER_LAYER])
+            rows, saved = _forward(rows, bias, shape, heads, epsilon, dropout, layer)
             kept += [*saved, *layer]
         ctx.save_for_backward(*kept)
-        ctx.mask, ctx.shape, ctx.heads = mask, shape, heads
+        ctx.bias, ctx.shape, ctx.heads = bias, shape, heads
         return rows.view(shape)
 
     @staticmethod
@@ -165,31 +214,26 @@ class _Layers(torch.autograd.Function):
         active = gradient.flatten(1).any(1).nonzero().squeeze(1)
         layers = _by_layer(ctx.saved_tensors)
         if not len(active):
-            return torch.zeros_like(gradient), *[None] * 4, *[None] * (PER_LAYER * len(layers))
+            return torch.zeros_like(gradient), *[None] * 5, *[None] * (PER_LAYER * len(layers))
         every = len(active) == pieces
         rows = (gradient if every else gradient[active]).reshape(-1, width)
-        mask = ctx.mask if ctx.mask is None or every else ctx.mask[active]
+        bias = ctx.bias if ctx.bias is None or every else ctx.bias[active]
         found: list[Tensor | None] = []
         for saved, weights in reversed(layers):
             if not every:
                 saved = [_only(tensor, active, pieces) for tensor in saved]
             shape = (len(active), length, width)
-            rows, own = _backward(rows, saved, mask, shape, ctx.heads, weights)
+            rows, own = _backward(rows, saved, bias, shape, ctx.heads, weights)
             found = [*own, *found]
         whole = rows.view(-1, length, width)
         if not every:
             whole = torch.zeros_like(gradient).index_copy_(0, active, whole)
-        return whole, None, None, None, None, *found
-
-
-def _as(dtype: torch.dtype, weights: Sequence[Tensor]) -> list[Tensor]:
-    """A layer's weights for products in `dtype`; its norms stay as they are."""
-    return [w if n in NORMS else w.to(dtype) for n, w in enumerate(weights)]
+        return whole, None, None, None, None, None, *found
 
 
 def _by_layer(tensors: Sequence[Tensor]) -> list[tuple[Sequence[Tensor], Sequence[Tensor]]]:
     """What was saved and the weights, layer by layer."""
-    size = SAVED + PER_LAYER
+    size = SAVED + JOINED
     starts = range(0, len(tensors), size)
     return [(tensors[n : n + SAVED], tensors[n + SAVED : n + size]) for n in starts]
 
@@ -203,7 +247,7 @@ def _only(tensor: Tensor, active: Tensor, pieces: int) -> Tensor:
 
 def _forward(
     rows: Tensor,
-    mask: Tensor | None,
+    bias: Tensor | None,
     shape: Sequence[int],
     heads: int,
     epsilon: float,
@@ -211,12 +255,11 @@ def _forward(
     weights: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """One layer's states (N, W), and what its backward pass needs."""
-    wq, bq, wk, bk, wv, bv, wo, bo, g1, h1, w1, b1, w2, b2, g2, h2 = weights
+    wqkv, bqkv, wo, bo, g1, h1, w1, b1, w2, b2, g2, h2 = weights
     width = rows.shape[-1:]
-    qkv = torch.addmm(torch.cat([bq, bk, bv]), rows, torch.cat([wq, wk, wv]).t())
-    query, key, value = _heads(qkv, shape, heads)
-    mixed = _rows(scaled_dot_product_attention(query, key, value, attn_mask=mask))
-    sum1 = torch.addmm(bo, mixed, wo.t())
+    qkv = torch.addmm(bqkv, rows, wqkv.t())
+    mixed, summed = _attention(qkv, bias, shape, heads)
+    sum1 = torch.addmm(bo, _rows(mixed).to(rows.dtype), wo.t())
     kept1 = _dropped_out(sum1, dropout)
     sum1.add_(rows)
     norm1, *moments1 = torch.native_layer_norm(sum1, width, g1, h1, epsilon)
@@ -226,7 +269,19 @@ def _forward(
     kept2 = _dropped_out(sum2, dropout)
     sum2.add_(norm1)
     norm2, *moments2 = torch.native_layer_norm(sum2, width, g2, h2, epsilon)
-    saved = [rows, qkv, sum1, *moments1, norm1, wide, bent, sum2, *moments2]
+    saved = [
+        rows,
+        qkv,
+        _rows(mixed),
+        summed.transpose(1, 2).flatten(0, 1),
+        sum1,
+        *moments1,
+        norm1,
+        wide,
+        bent,
+        sum2,
+        *moments2,
+    ]
     return norm2, [*saved, kept1, kept2]
 
 
@@ -247,14 +302,15 @@ def _through(up: Tensor, kept: Tensor) -> Tensor:
 def _backward(
     up: Tensor,
     saved: Sequence[Tensor],
-    mask: Tensor | None,
+    bias: Tensor | None,
     shape: Sequence[int],
     heads: int,
     weights: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """The gradient (N, W) of one layer's input from that of its output, and of its weights."""
-    wq, _, wk, _, wv, _, wo, _, g1, h1, w1, _, w2, _, g2, h2 = weights
-    rows, qkv, sum1, mean1, rstd1, norm1, wide, bent, sum2, mean2, rstd2, kept1, kept2 = saved
+    wqkv, _, wo, _, g1, h1, w1, _, w2, _, g2, h2 = weights
+    rows, qkv, mixed, summed, sum1, mean1, rstd1, norm1, wide, bent, sum2, mean2, rstd2 = saved[:13]
+    kept1, kept2 = saved[13:]
     width = rows.shape[-1:]
     every = (True, True, True)
     up, dg2, dh2 = aten.native_layer_norm_backward(up, sum2, width, mean2, rstd2, g2, h2, every)
@@ -265,29 +321,46 @@ def _backward(
     up = up.addmm_(dwide, w1)
     up, dg1, dh1 = aten.native_layer_norm_backward(up, sum1, width, mean1, rstd1, g1, h1, every)
     branch = _through(up, kept1)
-    mixed, dqkv = _attention_backward(branch @ wo, qkv, mask, shape, heads)
-    dwo, dbo = branch.t() @ mixed, branch.sum(0)
+    dqkv = _attention_backward(branch @ wo, qkv, mixed, summed, bias, shape, heads)
+    dwo, dbo = branch.t() @ mixed.to(branch.dtype), branch.sum(0)
     dw, db = dqkv.t() @ rows, dqkv.sum(0)
-    up = up.addmm_(dqkv, torch.cat([wq, wk, wv]))
+    up = up.addmm_(dqkv, wqkv)
     joined = [each for pair in zip(dw.chunk(3), db.chunk(3), strict=True) for each in pair]
     return up, [*joined, dwo, dbo, dg1, dh1, dw1, db1, dw2, db2, dg2, dh2]
 
 
-def _attention_backward(
-    up: Tensor, qkv: Tensor, mask: Tensor | None, shape: Sequence[int], heads: int
+def _attention(
+    qkv: Tensor, bias: Tensor | None, shape: Sequence[int], heads: int
 ) -> tuple[Tensor, Tensor]:
-    """Attention's output (N, W), computed anew, and the gradient (N, 3 W) of its input.
+    """Attention's output (P, heads, T, W / heads), and what its backward pass needs of the softmax.
 
     In fp32, for which torch has a kernel several times faster.
     """
-    with torch.enable_grad():
-        query, key, value = (part.requires_grad_() for part in _heads(qkv.float(), shape, heads))
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    found = torch.autograd.grad(
-        mixed, (query, key, value), up.float().view(*shape[:2], heads, -1).transpose(1, 2)
-    )
-    slope = torch.cat([_rows(part) for part in found], 1)
-    return _rows(mixed.detach()).to(up.dtype), slope.to(up.dtype)
+    query, key, value = _heads(qkv.float(), shape, heads)
+    mixed, summed = attend(query, key, value, 0.0, False, attn_mask=bias)
+    return mixed, summed
+
+
+def _attention_backward(
+    up: Tensor,
+    qkv: Tensor,
+    mixed: Tensor,
+    summed: Tensor,
+    bias: Tensor | None,
+    shape: Sequence[int],
+    heads: int,
+) -> Tensor:
+    """The gradient (N, 3 W) of attention's input from that of its output (N, W)."""
+    query, key, value = _heads(qkv.float(), shape, heads)
+    above, told = (_by_head(each, shape, heads) for each in (up.float(), mixed))
+    sums = summed.view(*shape[:2], heads).transpose(1, 2)
+    found = attend_backward(above, query, key, value, told, sums, 0.0, False, attn_mask=bias)
+    return torch.cat([_rows(part) for part in found], 1).to(up.dtype)
+
+
+def _by_head(rows: Tensor, shape: Sequence[int], heads: int) -> Tensor:
+    """Rows (N, W) as (P, heads, T, W / heads)."""
+    return rows.view(*shape[:2], heads, -1).transpose(1, 2)
 
 
 def _heads(qkv: Tensor, shape: Sequence[int], heads: int) -> list[Tensor]:

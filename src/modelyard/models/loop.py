@@ -19,6 +19,7 @@ from modelyard.models import checkpoint
 from modelyard.models.batches import Batch, Batches, Part
 from modelyard.models.dropout import noise
 from modelyard.models.evaluation import Task, evaluate, row_outputs
+from modelyard.models.fast_bert import made_ready
 from modelyard.models.sampling import row_weights
 from modelyard.models.schedule import Pace, rate
 from modelyard.models.shared import parts_of, read
@@ -206,7 +207,8 @@ def _step(run: Run, batch: Batch) -> None:
     for group, base in zip(run.optimiser.param_groups, run.base_rates, strict=True):
         group["lr"] = base * share
     moved = [p for group in run.optimiser.param_groups for p in group["params"]]
-    added = gradients(run, batch, moved)
+    with made_ready(run.network):
+        added = gradients(run, batch, moved)
     if run.recipe.clip_norm:
         reached = [p for p in moved if p.grad is not None]
         nn.utils.clip_grad_norm_(reached, run.recipe.clip_norm, foreach=True)

@@ -154,10 +154,10 @@ class Admission:
         return self._batcher.wait_s()
 
     def close(self) -> None:
-        """Let go of the threads; what was admitted has been answered."""
-        self._encoder.close()
-        self._batcher.close()
-        self._unwatch()
+        """Let go of the threads, if it has not been done; what was admitted has been answered."""
+        if self._batcher.close():  # from then on it takes no more, so nothing new is encoded either
+            self._encoder.close()
+            self._unwatch()
 
 
 def check_limits(

@@ -41,6 +41,8 @@ class Service:
     more: list[APIRouter] = field(default_factory=list)
     """Routes beside those that answer rows."""
     loop: asyncio.AbstractEventLoop | None = None
+    _documented: tuple[int, dict[str, Any]] = field(default_factory=lambda: (-1, {}))
+    """The OpenAPI document, and as of which change of the catalogue."""
 
     def call(self, work: Callable[[], None]) -> None:
         """Do something where requests are answered, so that none sees it half done."""
@@ -58,7 +60,7 @@ class Service:
     def app(self) -> ASGIApp:
         """The app; no file is read or fetched by it."""
         app = self._app()
-        routers = (*self._described(), pages.router(self.catalogue))
+        routers = (*self._described(), pages.router(self.catalogue, self.meter is not None))
         for router in routers:
             app.include_router(router)
         refusals = Refusals(self._retry_after_s)
@@ -99,7 +101,14 @@ class Service:
         )
 
     def _document(self) -> dict[str, Any]:
-        """The OpenAPI document of the releases that are loaded now."""
+        """The OpenAPI document of the releases that are loaded now, made once for these."""
+        number, document = self._documented
+        if number != self.catalogue.changes:
+            number, document = self.catalogue.changes, self._made_document()
+            self._documented = number, document
+        return document
+
+    def _made_document(self) -> dict[str, Any]:
         released = self.catalogue.all()
         first = released[0].info if len(released) == 1 else None
         described = f"The model {first.name}, served by Modelyard." if first else ""

@@ -139,7 +139,12 @@ class Batcher:
         return min(60, max(1, round(self._waiting_tokens / self._tokens_per_s)))
 
     def refuse_if_full(self, tokens: int = 1) -> None:
-        """Raise ServiceBusy where so many tokens more would wait too long, or be too many."""
+        """Raise ServiceBusy where so many tokens more would wait too long, or be too many.
+
+        Also where the release has gone, and no thread is left that would run what joins.
+        """
+        if self._is_closed:
+            raise ServiceBusy("The release has been unloaded; send the request again.")
         ahead = self._ahead_tokens + min(tokens, SHARE_TOKENS)
         is_late = ahead > max(LEAST_AHEAD_TOKENS, MOST_WAIT_SECONDS * self._tokens_per_s)
         if self._pieces and (is_late or self._waiting_tokens + tokens > self._most_waiting_tokens):
@@ -149,15 +154,18 @@ class Batcher:
                 "later."
             )
 
-    def close(self) -> None:
-        """Let go of the threads."""
+    def close(self) -> bool:
+        """Let go of the threads, once what waits has run; False where that was asked before."""
         with self._changed:
+            if self._is_closed:
+                return False
             self._is_closed = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
         for unwatch in self._unwatch:
             unwatch()
+        return True
 
     def _join(self, encoded: Encoded) -> Job:
         tokens = int(encoded.lengths.sum())

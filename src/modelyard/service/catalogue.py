@@ -7,7 +7,7 @@ versions by weight: each caller stays on one side as long as the weights are the
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,6 +58,7 @@ class Served:
     admission: Admission
     in_flight: int = 0
     is_leaving: bool = False
+    has_left: bool = False
 
     @cached_property
     def outputs(self) -> dict[str, Output]:
@@ -80,8 +81,9 @@ class Served:
         self.close_if_done()
 
     def close_if_done(self) -> None:
-        """Let go, off the event loop, where nothing is in flight."""
-        if self.is_leaving and not self.in_flight:
+        """Let go, once and off the event loop, where nothing is in flight."""
+        if self.is_leaving and not self.in_flight and not self.has_left:
+            self.has_left = True
             try:
                 asyncio.get_running_loop().run_in_executor(None, self.admission.close)
             except RuntimeError:  # nothing runs any more
@@ -92,8 +94,8 @@ class Served:
 class Catalogue:
     """The releases that are loaded, by name and version; the newest of a name stands last."""
 
-    changed: Callable[[], None] = lambda: None
-    """Called whenever a release comes or goes."""
+    changes: int = 0
+    """How often a release has come or gone, or an alias was led elsewhere."""
     _served: dict[str, dict[str, Served]] = field(default_factory=dict)
     _aliases: dict[tuple[str, str], Alias] = field(default_factory=dict)
 
@@ -112,7 +114,7 @@ class Catalogue:
         versions[served.info.version] = served
         if before:
             before.leave()
-        self.changed()
+        self.changes += 1
 
     def remove(self, name: str, version: str) -> None:
         """Serve a release no more; requests that it is busy with are still answered."""
@@ -122,11 +124,13 @@ class Catalogue:
             self._served.pop(name, None)
         if before:
             before.leave()
-            self.changed()
+            self.changes += 1
 
     def lead(self, aliases: Mapping[tuple[str, str], Alias]) -> None:
         """Where aliases, by release and name, lead from now on."""
-        self._aliases = dict(aliases)
+        if self._aliases != dict(aliases):
+            self._aliases = dict(aliases)
+            self.changes += 1
 
     def names_of(self, name: str) -> list[str]:
         """All by which the loaded versions of a release can be asked."""

@@ -14,12 +14,11 @@ from modelyard.ledger.customers import (
     NAME,
 )
 from modelyard.ledger.keys import IDS
-from modelyard.ledger.limits import Measure, Period, SetBy
+from modelyard.ledger.limits import LARGEST_PRICE, Measure, Period, SetBy
 from modelyard.ledger.roles import Role, UserRole
 
 LARGEST = 2**53
 """The largest whole number that every reader of JSON takes as it is."""
-LARGEST_PRICE = 10**12
 NO_PERIOD = {
     "anyOf": [
         {"properties": {"measure": {"not": {"const": "at_once"}}}},

@@ -30,6 +30,8 @@ URL = re.compile(r"http://\S+")
 STOP_SECONDS = 30.0
 LAST_ANSWERS_SECONDS = 60.0
 """How long `offer` waits for answers after its last request."""
+REUSE_SECONDS = 15.0
+"""A connection idle for longer is not used again, as with aiohttp: a service may be closing it."""
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -195,7 +197,7 @@ class _Offer:
     def __init__(self, request: Request, found: Load):
         self._request = request
         self._found = found
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[Connection, float]] = []
         self._waiting = 0
 
     async def run(self, times: Iterator[float]) -> None:
@@ -212,7 +214,7 @@ class _Offer:
             self._found.lost += len(late)
             for each in late:
                 each.cancel()
-        for _, writer in self._idle:
+        for (_, writer), _ in self._idle:
             writer.close()
 
     async def _one(self, number: int, due: float, counts: bool) -> None:
@@ -236,13 +238,14 @@ class _Offer:
         except BaseException:
             writer.close()
             raise
-        self._idle.append((reader, writer))
+        self._idle.append(((reader, writer), perf_counter()))
         return answer
 
     async def _connection(self) -> Connection:
         while self._idle:
-            reader, writer = self._idle.pop()
-            if not reader.at_eof() and not writer.is_closing():
+            (reader, writer), since = self._idle.pop()
+            is_open = not reader.at_eof() and not writer.is_closing()
+            if is_open and perf_counter() - since < REUSE_SECONDS:
                 return reader, writer
             writer.close()
         return await asyncio.open_connection(self._request.host, self._request.port)

@@ -12,8 +12,9 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sqlalchemy import Engine
 from starlette.requests import Request
@@ -21,6 +22,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive
 
 from modelyard.core.errors import KeyRefused, NotAllowed, RequestInvalid
+from modelyard.core.project import Serve
+from modelyard.ledger.contents import Content, content_of, is_kept
 from modelyard.ledger.database import now_ms
 from modelyard.ledger.directory import Caller, Directory
 from modelyard.ledger.entries import (
@@ -39,6 +42,8 @@ from modelyard.service.rate_headers import rate_headers
 
 Answer = Callable[[Request], Awaitable[Response]]
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+READ_BY = ("content-type", "content-encoding", "inference-header-content-length")
+"""Headers by which a body is read: with another of them the same bytes are another request."""
 KEPT_HEADERS = ("content-type", "inference-header-content-length")
 REQUEST_ID = "X-Request-Id"
 VISIT = "modelyard.visit"
@@ -60,17 +65,12 @@ class Visit:
     usage: Usage = NOTHING
     queue_us: int = 0
     reservation: Reservation | None = None
+    content: Content | None = None
     began: float = field(default_factory=time.perf_counter)
     id: str = field(default_factory=lambda: f"req_{_IDS.getrandbits(64):016x}")
 
     def ask(self, release: str, version: str) -> None:
-        """Say which release is asked; raises NotAllowed."""
-        allowed = self.caller.releases
-        if allowed is not None and release not in allowed:
-            raise NotAllowed(
-                f"The key may not ask the release {release!r}; it may ask "
-                f"{', '.join(sorted(allowed))}."
-            )
+        """Say which release is asked, once it is known that it may be."""
         self.release, self.version = release, version
 
     async def reserve(self, usage: Usage) -> None:
@@ -88,6 +88,13 @@ class Visit:
     def settle(self, usage: Usage, queue_us: int) -> None:
         """Say what was used; it counts once the answer is ready."""
         self.usage, self.queue_us = self._priced(usage), queue_us
+
+    async def keep(
+        self, kept: Serve, rows: Sequence[Mapping[str, Any]], answers: Sequence[Any] | None
+    ) -> None:
+        """Keep rows and answers, where the project says so of a request with this id."""
+        if kept.keep and is_kept(self.id, kept.keep):
+            self.content = await asyncio.to_thread(content_of, kept, rows, answers)
 
     def entry(self, outcome: str, status: int, kept: Kept | None = None) -> Entry:
         """What is written of it; only what was answered has used anything."""
@@ -107,7 +114,8 @@ class Visit:
             latency_us=int(1e6 * (time.perf_counter() - self.began)),
             queue_us=self.queue_us,
         )
-        return Entry(record, self.reservation, kept)
+        content = self.content if outcome == "answered" else None
+        return Entry(record, self.reservation, kept, content)
 
     def _priced(self, usage: Usage) -> Usage:
         return replace(usage, spend_micros=spend_micros(usage, self.caller.prices_of(self.release)))
@@ -131,7 +139,7 @@ class Meter:
     @property
     def is_away(self) -> bool:
         """Whether nothing can be counted now, and so nothing answered."""
-        return self._directory.is_away
+        return self._directory.is_away or self._ledger.is_away
 
     @property
     def engine(self) -> Engine:
@@ -143,7 +151,7 @@ class Meter:
         text = _key_in(request)
         found = self._directory.remembered(text)
         if found is None:
-            found = await asyncio.to_thread(self._directory.caller, text)
+            found = await self._directory.looked_up(text)
         if not may(found.role, right):
             raise NotAllowed(f"The key is of the role {found.role}, which may not do this.")
         return found
@@ -178,12 +186,13 @@ class Meter:
 
 
 class _Digest:
-    """A body's digest, taken while it is read."""
+    """A request's digest, taken while its body is read."""
 
     def __init__(self, request: Request):
         self._receive: Receive = request.receive
         self._sum = hashlib.sha256()
-        for part in (request.method, request.url.path, request.headers.get("content-type", "")):
+        told = (request.headers.get(name, "") for name in READ_BY)
+        for part in (request.method, request.url.path, *told):
             self._sum.update(part.encode() + b"\0")
 
     async def receive(self) -> Message:

@@ -4,10 +4,11 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from modelyard.service.asking import looked_at, seen
 from modelyard.service.catalogue import Catalogue, Served, first_of
 
 POLICY = (
@@ -38,10 +39,11 @@ ASSETS = (
 )
 
 
-def router(catalogue: Catalogue) -> APIRouter:
+def router(catalogue: Catalogue, is_keyed: bool) -> APIRouter:
     """The routes of the pages; they are no part of the API's description.
 
-    `?model=NAME` says which release a page is about; without, it is the first.
+    `?model=NAME` says which release a page is about; without, it is the first. Where the service
+    `is_keyed`, the try-it page asks for a key.
     """
     routes = APIRouter(include_in_schema=False)
     assets = {name: _file(name) for name in ASSETS}
@@ -55,16 +57,16 @@ def router(catalogue: Catalogue) -> APIRouter:
         return _answer(_file("docs.html"), "html", POLICY)
 
     @routes.get("/report")
-    async def report(model: str = "") -> Response:
-        release = _chosen(catalogue, model).info
+    async def report(request: Request, model: str = "") -> Response:
+        release = _chosen(catalogue, request, model).info
         if release.report is None or not release.report.is_file():
             raise HTTPException(404, "This release has no report.")
         return FileResponse(release.report, headers=_headers(REPORT_POLICY), media_type=HTML)
 
     @routes.get("/assets/release.json")
-    async def described(model: str = "") -> Response:
+    async def described(request: Request, model: str = "") -> Response:
         names = list(first_of(catalogue.all()))
-        shown = _shown(_chosen(catalogue, model)) | {"models": names}
+        shown = _shown(_chosen(catalogue, request, model)) | {"models": names, "keyed": is_keyed}
         return JSONResponse(shown, headers=_headers(POLICY))
 
     @routes.get("/assets/{name}")
@@ -76,11 +78,11 @@ def router(catalogue: Catalogue) -> APIRouter:
     return routes
 
 
-def _chosen(catalogue: Catalogue, model: str) -> Served:
-    released = catalogue.all()
+def _chosen(catalogue: Catalogue, request: Request, model: str) -> Served:
+    released = seen(catalogue, request)
     if not model and released:
         return released[0]
-    return catalogue.find(model)
+    return looked_at(catalogue, request, model)
 
 
 def _shown(served: Served) -> dict[str, Any]:

@@ -98,7 +98,8 @@ class Refusals:
             return Response(status_code=CLIENT_GONE)
         if isinstance(error, ModelyardError) and self.is_known(error):
             headers = self._headers(error)
-            return answer(request, status_of(error), str(error), error.code, error.page, headers)
+            told = error.told if isinstance(error, LedgerAway) else str(error)
+            return answer(request, status_of(error), told, error.code, error.page, headers)
         detail = "The service failed at this request; the reason is in its log."
         return answer(request, 500, detail, "internal-server-error")
 

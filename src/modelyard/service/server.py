@@ -1,5 +1,6 @@
 """The server: an app on a port until it is told to stop."""
 
+import gc
 import ipaddress
 import signal
 import socket
@@ -69,6 +70,8 @@ def serve(app: ASGIApp, host: str, port: int, ready: Ready, listening: Listening
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     settings = configuration(app, listening)
+    gc.collect()
+    gc.freeze()  # what is loaded stays; to walk it anew would hold up every request
     with bound(host, port, listening.is_shared, listens=True) as listener:
         taken = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host

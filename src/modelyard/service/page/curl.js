@@ -3,8 +3,10 @@
 const quoted = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
 
 // `files` maps a column to the name of the file that its value was read from: the command reads it too.
-export function command(address, row, files) {
-  const call = `curl ${address} \\\n  -H 'Content-Type: application/json'`;
+// A key is never shown: where one is needed, the command takes it from the environment.
+export function command(address, row, files, keyed) {
+  const key = keyed ? ` \\\n  -H "Authorization: Bearer $MODELYARD_KEY"` : "";
+  const call = `curl ${address}${key} \\\n  -H 'Content-Type: application/json'`;
   const columns = Object.keys(row).filter((column) => column in files);
   if (!columns.length) return `${call} \\\n  -d ${quoted(JSON.stringify({ rows: [row] }))}`;
   const contents = columns.map((column) => `"$(base64 < ${quoted(files[column])} | tr -d '\\n')"`);

@@ -21,11 +21,12 @@ async function start() {
   at("lede").textContent = release.description;
   at("lede").hidden = !release.description;
   at("about").textContent = about();
-  at("report").hidden = !release.report;
+  at("report").hidden = !release.report || release.keyed; // a link brings no key
+  at("needs-key").hidden = !release.keyed;
   at("fields").replaceChildren(...release.inputs.map(field));
   showExamples();
   showCurl();
-  controls()[0].focus();
+  (release.keyed ? at("key") : controls()[0]).focus();
 }
 
 function about() {
@@ -159,13 +160,13 @@ function path() {
 
 function showCurl() {
   const filled = controls().some((control) => control.value.trim());
-  at("curl").textContent = command(location.origin + path(), filled ? row() : release.example, files());
+  at("curl").textContent = command(location.origin + path(), filled ? row() : release.example, files(), release.keyed);
 }
 
 // Asking
 
 async function send() {
-  if (busy || !complete()) return;
+  if (busy || !hasKey() || !complete()) return;
   const sent = edits;
   const asked = row();
   working(true);
@@ -173,17 +174,33 @@ async function send() {
   try {
     const reply = await fetch(path(), {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", ...bearer() },
       body: JSON.stringify({ rows: [asked] }),
     });
     const body = await reply.json();
     if (reply.ok) show(body, performance.now() - begun, sent, asked);
-    else refuse(reason(reply, body), body.detail);
+    else explain(reply, body);
   } catch {
     refuse(words.offline);
   } finally {
     working(false);
   }
+}
+
+// The key is where it was typed and nowhere else: in no storage, no address, no command that is shown.
+const key = () => at("key").value.trim();
+const bearer = () => (release.keyed ? { Authorization: `Bearer ${key()}` } : {});
+
+function hasKey() {
+  if (!release.keyed || /^[!-~]+$/.test(key())) return true;
+  askForKey(words.noKey);
+  return false;
+}
+
+function askForKey(sentence, detail) {
+  at("key").setAttribute("aria-invalid", "true");
+  at("key").focus();
+  refuse(sentence, detail);
 }
 
 function complete() {
@@ -210,8 +227,16 @@ function working(now) {
   at("send").textContent = now ? words.sending : words.send;
 }
 
-function reason(reply, body) {
-  if (reply.status === 503) return words.busy(reply.headers.get("Retry-After") ?? 1);
+function explain(reply, body) {
+  if (reply.status === 401) askForKey(words.keyRefused, body.detail);
+  else refuse(reason(reply), body.detail);
+}
+
+function reason(reply) {
+  const seconds = reply.headers.get("Retry-After");
+  if (reply.status === 503) return words.busy(seconds ?? 1);
+  if (reply.status === 403) return words.notAllowed;
+  if (reply.status === 429) return seconds ? words.limitedUntil(number(seconds)) : words.limited;
   if (reply.status >= 500) return words.failed;
   return words.refused;
 }
@@ -355,6 +380,10 @@ function copyBySelection() {
   document.execCommand("copy");
 }
 
+at("key").addEventListener("input", () => {
+  at("key").removeAttribute("aria-invalid");
+  accept();
+});
 at("form").addEventListener("submit", (event) => {
   event.preventDefault();
   send();

@@ -1,0 +1,204 @@
+"""The ledger where the database, or what is asked of it, fails."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, insert, select
+from tests.ledgers import own_postgres, pgserver
+from tests.test_ledger import demand, record
+
+from modelyard.core.errors import KeyRefused, LedgerAway
+from modelyard.ledger import customers, schema
+from modelyard.ledger.database import hurried, opened, reading, writing
+from modelyard.ledger.directory import Directory
+from modelyard.ledger.entries import Claim, Entry, Repeat, Reservation
+from modelyard.ledger.ledger import Ledger
+from modelyard.ledger.limits import Usage
+from modelyard.ledger.revisions import ready
+from modelyard.ledger.workers import Others, let_go
+
+COMMIT = "sqlalchemy.pool.base._ConnectionFairy.commit"
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Iterator[Ledger]:
+    made = Ledger(engine)
+    yield made
+    made.close()
+
+
+def rows_counted(engine: Engine) -> int:
+    with reading(engine) as connection:
+        return int(connection.execute(select(func.sum(schema.rollups.c.rows))).scalar() or 0)
+
+
+@pytest.mark.parametrize("strikes_off", [False, True])
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_commit_whose_end_is_not_heard_is_looked_up(
+    engine: Engine,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    commits: bool,
+    strikes_off: bool,
+) -> None:
+    broken: type[Exception] = engine.dialect.dbapi.OperationalError  # type: ignore[union-attr]
+
+    def commit(self: Any) -> None:
+        monkeypatch.undo()
+        if commits:
+            self.dbapi_connection.commit()
+        else:
+            self.dbapi_connection.rollback()
+        if strikes_off:
+            with writing(engine) as connection:
+                let_go(connection, ledger.worker)
+        raise broken("the connection has gone")
+
+    async def ask() -> None:
+        await ledger.settle(Entry(record(Usage(rows=1))))
+        monkeypatch.setattr(COMMIT, commit, raising=False)
+        settled = ledger.settle(Entry(record(Usage(rows=2))))
+        if commits:
+            await settled
+        else:
+            with pytest.raises(LedgerAway, match="gone"):
+                await settled
+        await eventually_settled(ledger, Entry(record(Usage(rows=4))))
+
+    asyncio.run(ask())
+    assert rows_counted(engine) == (7 if commits else 5)
+
+
+async def eventually_settled(ledger: Ledger, entry: Entry) -> None:
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        try:
+            return await ledger.settle(entry)
+        except LedgerAway:
+            continue
+    raise AssertionError("the ledger takes nothing any more")
+
+
+def test_one_that_cannot_be_written_spoils_no_other(engine: Engine, ledger: Ledger) -> None:
+    async def ask() -> list[Any]:
+        usages = [Usage(rows=1), Usage(rows=2**70), Usage(rows=2), Usage(rows=4)]
+        settled = (ledger.settle(Entry(record(each))) for each in usages)
+        return await asyncio.gather(*settled, return_exceptions=True)
+
+    found = asyncio.run(ask())
+    assert [type(each) for each in found] == [type(None), LedgerAway, type(None), type(None)]
+    assert "2**" not in found[1].told and "Error" not in found[1].told
+    assert rows_counted(engine) == 7
+
+
+def test_a_thread_that_fails_leaves_nobody_waiting(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    ledger = Ledger(engine, tell=told.append)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    async def ask() -> None:
+        monkeypatch.setattr("modelyard.ledger.ledger.Others.look", fail)
+        monkeypatch.setattr("modelyard.ledger.transaction.Transaction.write", fail)
+        with pytest.raises(LedgerAway, match="RuntimeError: broken"):
+            await ledger.settle(Entry(record(Usage(rows=1))))
+        monkeypatch.undo()
+        await ledger.settle(Entry(record(Usage(rows=2))))
+
+    asyncio.run(ask())
+    ledger.close()
+    assert rows_counted(engine) == 2
+    assert any("broken" in each for each in told)
+
+
+def test_while_the_database_is_away_newcomers_are_told_at_once_and_it_can_be_closed() -> None:
+    with own_postgres() as server:
+        engine = hurried(ready(opened(server.get_uri())))
+        customers.add_organisation(engine, "acme")
+        limit = customers.set_limit(engine, "organisation", "acme", "rows", 100)
+        told: list[str] = []
+        ledger = Ledger(engine, tell=told.append)
+        other = Ledger(engine)
+
+        async def ask() -> None:
+            held = await ledger.reserve(Claim((demand(limit, 60),)))
+            once = await ledger.reserve(Claim((demand(limit, 30),), Repeat("p", "k", b"1" * 32)))
+            pgserver().pg_ctl(
+                ["stop", "-m", "immediate"], pgdata=server.pgdata, user=server.system_user
+            )
+            assert isinstance(held, Reservation) and isinstance(once, Reservation)
+            for each in (held, once):
+                with pytest.raises(LedgerAway):
+                    await ledger.settle(Entry(record(Usage(rows=1)), each))
+            began = time.monotonic()
+            for _ in range(1000):
+                with pytest.raises(LedgerAway):
+                    await ledger.reserve(Claim((demand(limit, 1),)))
+            assert time.monotonic() - began < 1
+            assert ledger.is_away and len(ledger._queue) <= 1
+            server.ensure_postgres_running()
+            ends = time.monotonic() + 20
+            while ledger.is_away:
+                assert time.monotonic() < ends
+                await asyncio.sleep(0.01)
+            held = await ledger.reserve(Claim((demand(limit, 100),), Repeat("p", "k", b"1" * 32)))
+            assert isinstance(held, Reservation)  # all that was held has been let go
+            await ledger.settle(Entry(record(Usage(rows=100)), held))
+
+        asyncio.run(ask())
+        assert rows_counted(engine) == 100
+        assert "does not take" in told[0] and "again" in told[-1]
+        pgserver().pg_ctl(
+            ["stop", "-m", "immediate"], pgdata=server.pgdata, user=server.system_user
+        )
+        began = time.monotonic()
+        ledger.close()
+        other.close()
+        assert time.monotonic() - began < 15
+        with pytest.raises(LedgerAway, match="about to end"):
+            asyncio.run(ledger.settle(Entry(record(Usage(rows=1)))))
+        engine.dispose()
+        server.ensure_postgres_running()
+
+
+def test_a_revoked_key_is_refused_also_where_nobody_sees_that_it_was(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError("broken")
+
+    customers.add_organisation(engine, "acme")
+    customers.add_project(engine, "acme", "web")
+    row, made = customers.add_key(engine, "shop", project="web")
+    directory = Directory(engine)
+    assert directory.caller(made.text) == directory.remembered(made.text)
+    monkeypatch.setattr(Directory, "_look", fail)
+    customers.revoke_key(engine, row["id"])
+    ends = time.monotonic() + 1
+    while directory.remembered(made.text):
+        assert time.monotonic() < ends
+    with pytest.raises(KeyRefused, match="revoked"):
+        directory.caller(made.text)
+    monkeypatch.undo()
+    while not directory._is_fresh:
+        assert time.monotonic() < ends + 20
+    directory.close()
+
+
+def test_a_process_that_ended_is_struck_off_by_those_of_its_own_machine(engine: Engine) -> None:
+    dead = 2**22 + 1  # above any number that Linux gives
+    rows = [
+        {"id": f"wrk_{host}", "host": host, "process": dead, "beat": 0}
+        for host in ("here", "there")
+    ]
+    with writing(engine) as connection:
+        connection.execute(insert(schema.workers), rows)
+    Others(engine, "here").look("wrk_own")
+    with reading(engine) as connection:
+        assert connection.execute(select(schema.workers.c.id)).scalars().all() == ["wrk_there"]
