@@ -6,20 +6,22 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from tests.service_host import commanded, serving_app, signed, write_release
+from tests.service_host import commanded, serving, serving_app, signed, write_release
 
 from modelyard.cli.main import main
 from modelyard.core.errors import SettingInvalid
@@ -39,6 +41,29 @@ AT_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return signed(write_release(tmp_path_factory.mktemp("listening") / "release"))
+
+
+def test_connections_beyond_what_the_system_allows_leave_the_worker_alive(release: Path) -> None:
+    with serving(release) as (parent, url), ExitStack() as stack:
+        worker, address = psutil.Process(parent.pid), (LOCAL, int(url.rpartition(":")[2]))
+        allowed = worker.num_fds() + 20
+        worker.rlimit(psutil.RLIMIT_NOFILE, (allowed, allowed))
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(address, LONGEST_S)).sendall(b"GET / ")
+        with pytest.raises(httpx.TransportError):  # at once, and not after a wait
+            httpx.get(f"{url}/livez", trust_env=False, timeout=LONGEST_S)
+        assert worker.cpu_percent(0.2) < 50
+        stack.close()
+        ends = time.monotonic() + LONGEST_S
+        while not lives(url):
+            assert time.monotonic() < ends
+
+
+def lives(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/livez", trust_env=False, timeout=1).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 # TLS
