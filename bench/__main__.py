@@ -21,6 +21,7 @@ SUBJECTS = (
     "tamper",
     "protocol",
     "fuzz",
+    "fuzz_keys",
     "service",
     "ledger",
 )

@@ -24,7 +24,7 @@ def fuzzing() -> list[Figure]:
     failures: list[str] = []
     with served(Path(report["release"])) as (url, _), tempfile.TemporaryDirectory() as folder:
         try:
-            sent = _sent(fuzz(url, CASES, Path(folder)))
+            sent = sent_in(fuzz(url, CASES, Path(folder)))
         except AssertionError as error:
             failures.append(str(error)[-300:])
             sent = CASES
@@ -37,7 +37,8 @@ def fuzzing() -> list[Figure]:
     return [counted("requests answered with 5xx or not at all", failures, sent, said)]
 
 
-def _sent(summaries: str) -> int:
+def sent_in(summaries: str) -> int:
+    """How many cases schemathesis says that it has sent."""
     return sum(int(number) for number in re.findall(r"(\d+) generated", summaries))
 
 

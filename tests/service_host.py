@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
+from starlette.types import ASGIApp
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from modelyard import inputs, targets
@@ -31,7 +32,7 @@ from modelyard.runtime.runtime import Runtime
 from modelyard.service.app import create_app
 from modelyard.service.metering import Meter
 from modelyard.service.release_info import ReleaseInfo
-from modelyard.service.server import Listening, configuration, serve
+from modelyard.service.server import PLAINLY, Listening, configuration, serve
 
 TEXT = "a b c good bad fine dull warm cold film plot the of and is was not very 好 坏"
 WORDS = TEXT.split()
@@ -259,10 +260,15 @@ def served(
     runtime: Runtime, info: ReleaseInfo, limits: Serve, meter: Meter | None = None
 ) -> Iterator[str]:
     """The app in a thread of this process; gives its URL."""
+    with serving_app(create_app(runtime, info, limits, meter)) as url:
+        yield url
+
+
+@contextmanager
+def serving_app(app: ASGIApp, listening: Listening = PLAINLY) -> Iterator[str]:
+    """Any app, served as a release is, in a thread of this process; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        configuration(create_app(runtime, info, limits, meter), Listening(grace_seconds=20))
-    )
+    server = uvicorn.Server(configuration(app, replace(listening, grace_seconds=20)))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -241,6 +241,20 @@ def test_methods_that_are_not_declared_are_closed(house: House) -> None:
                 assert house.ask(key, method, place).status_code == status, (method, path)
 
 
+def test_what_a_public_path_does_not_take_needs_no_key(house: House) -> None:
+    for path in ("/", "/livez", "/v2", "/v2/health/ready", "/assets/look.css"):
+        for method in ("TRACE", "DELETE", "POST"):
+            reply = house.ask(None, method, path)
+            assert (reply.status_code, reply.headers["allow"]) == (405, "GET"), (method, path)
+
+
+def test_every_operation_that_needs_a_key_declares_how_it_refuses(house: House) -> None:
+    for path, item in house.ask(None, "GET", "/openapi.json").json()["paths"].items():
+        for method, operation in item.items():
+            if "security" in operation:
+                assert {"401", "403", "503"} <= operation["responses"].keys(), (method, path)
+
+
 WHO = {
     "account": {"admin", "owner", "developer", "billing", "viewer"},
     "usage": {"admin", "owner", "developer", "billing", "viewer", "service"},

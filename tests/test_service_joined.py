@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.service.server import MOST_JOINED_BYTES, Joined
+from modelyard.service.connection import MOST_JOINED_BYTES, Joined
 
 
 class Wire:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import Engine
-from tests.service_host import COLUMN, commanded, signed, write_release
+from tests.service_host import COLUMN, commanded, serving, signed, write_release
 
 from modelyard.ledger import customers
 
@@ -84,3 +84,27 @@ def test_a_request_is_told_with_its_phases_and_no_person(
     shown = str(spans)
     for secret in (key.text.split("_")[2], "good film", "telephone"):
         assert secret not in shown
+
+
+def test_of_proxies_only_those_named_say_how_a_client_asked(
+    collector: tuple[str, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, spans = collector
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # uvicorn's own, which is not asked
+    release = signed(write_release(tmp_path / "release"))
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7"}
+    with serving(release, "--proxy", "127.0.0.2", "--log") as (parent, at):
+        for address in ("127.0.0.2", "127.0.0.1"):
+            transport = httpx.HTTPTransport(local_address=address)
+            with httpx.Client(transport=transport, base_url=at, headers=headers) as client:
+                assert client.get("/v1/models").status_code == 200
+        parent.terminate()
+        assert parent.wait(30) == 0
+        assert parent.stderr is not None
+        logged = parent.stderr.read()
+    asked = sorted((span for span in spans), key=lambda span: span.start_time_unix_nano)
+    told = [{each.key: each.value.string_value for each in span.attributes} for span in asked]
+    assert [each["http.scheme"] for each in told] == ["https", "http"]
+    assert logged.count("/v1/models") == 2
+    assert "203.0.113.7" not in logged + str(spans)

@@ -49,7 +49,7 @@ def _add_listening(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="believe what this address forwards of a client's own; may be given again",
+        help="believe what this address or network forwards of a client's own; may be given again",
     )
     parser.add_argument(
         "--log", action="store_true", help="a line of JSON on stderr for each request"

@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modelyard.service.access import right_for
+from modelyard.service.access import PUBLIC, right_for
 from modelyard.service.metering import CALLER, REQUEST_ID, VISIT, Meter
 from modelyard.service.metrics import Metrics
-from modelyard.service.problems import METHODS, Refusals
+from modelyard.service.problems import GONE, METHODS, Refusals
 from modelyard.service.request_log import Log, line_of
 
 HEADERS = [
@@ -91,8 +91,8 @@ class Observed:
                 await self._answer(answers, Request(own, receive), receive, sent)
             else:
                 inner = {**scope, "method": "GET"} if method == "HEAD" else scope
-                app = self._closed if self._meter and route else self._app
                 methods = self._methods[route.path] if route else []
+                app = self._closed if self._is_closed(route, method) else self._app
                 known = {ROUTE: route and route.path, METHODS: methods}
                 await app({**inner, **known}, receive, sent)
         finally:
@@ -101,6 +101,12 @@ class Observed:
             self._metrics.answered(path, method, status, taken)
             if self._log:
                 self._log(line_of(path, method, status, taken, own.get(VISIT)))
+
+    def _is_closed(self, route: Route | None, method: str) -> bool:
+        """Whether a key is asked for; not by a public path for a method that it does not take."""
+        if not self._meter or not route:
+            return False
+        return route.path not in PUBLIC or method in self._methods[route.path]
 
     async def _closed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, for those whose key has the right to the route."""
@@ -118,7 +124,9 @@ class Observed:
         await self._app(scope, receive, send)
 
     def _metered(self, path: str, answers: Endpoint) -> Endpoint:
-        return partial(self._meter.answered, path, answers) if self._meter else answers
+        if self._meter is None:
+            return answers
+        return partial(self._meter.answered, path, partial(_unless_left, answers))
 
     async def _answer(
         self, answers: Endpoint, request: Request, receive: Receive, send: Send
@@ -141,6 +149,14 @@ class Observed:
             if found := route.pattern.match(path):
                 return route, found
         return None, None
+
+
+async def _unless_left(answers: Endpoint, request: Request) -> Response:
+    """The answer; ClientDisconnect where nobody is left to get it, so that it is not counted."""
+    response = await answers(request)
+    if (has_gone := request.scope.get(GONE)) and has_gone():
+        raise ClientDisconnect
+    return response
 
 
 def with_security(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from modelyard.core.errors import RequestInvalid
+from modelyard.inputs.text import NOT_BLANK
 from modelyard.ledger.limits import Usage
 from modelyard.service.asking import Asked, asked
 from modelyard.service.bodies import (
@@ -31,12 +32,8 @@ from modelyard.service.openapi import json_body, openai_errors, with_idempotency
 
 BYTES_OF_NUMBER = 12
 REFUSALS = (400, 401, 403, 404, 408, 409, 413, 415, 429, 503)
-TEXTS = {
-    "anyOf": [
-        {"type": "string"},
-        {"type": "array", "minItems": 1, "items": {"type": "string"}},
-    ]
-}
+TEXT = {"type": "string", "minLength": 1, "pattern": NOT_BLANK}
+TEXTS = {"anyOf": [TEXT, {"type": "array", "minItems": 1, "items": TEXT}]}
 Texts = Annotated[Any, Field(description="a text, or several", json_schema_extra=dict(TEXTS))]
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from modelyard.core.project import Serve
 from modelyard.service.access import right_for
 from modelyard.service.catalogue import Catalogue, first_of
-from modelyard.service.problems import PROBLEM_JSON, OipError, OpenAIReason, Problem
+from modelyard.service.problems import PROBLEM_JSON, OipError, OpenAIReason, Problem, is_oip
 from modelyard.service.release_info import Column, ReleaseInfo
 
 Responses = dict[int | str, dict[str, Any]]
@@ -129,7 +129,7 @@ def _value_schema(column: Column, limits: Serve) -> dict[str, Any]:
 
 
 def add_keys(document: dict[str, Any]) -> None:
-    """Say in a document which operations need a key."""
+    """Say in a document which operations need a key, and how they refuse those without."""
     schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
     schemes["key"] = {"type": "http", "scheme": "bearer", "description": "a key of the service"}
     for path, item in document["paths"].items():
@@ -138,3 +138,6 @@ def add_keys(document: dict[str, Any]) -> None:
             if right:
                 operation["security"] = [{"key": []}]
                 operation["x-right"] = right
+                refusals = (oip_errors if is_oip(path) else problems)(401, 403, 503)
+                for status, refusal in refusals.items():
+                    operation["responses"].setdefault(str(status), refusal)

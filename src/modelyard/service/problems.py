@@ -30,6 +30,8 @@ OPENAI = ("/v1/embeddings", "/v1/moderations")
 CLIENT_GONE = 499
 METHODS = "modelyard.methods"
 """What a request carries with it: the methods that its path takes."""
+GONE = "modelyard.gone"
+"""And what says whether its client has gone."""
 STATUS: dict[type[ModelyardError], int] = {
     UnknownName: 404,
     RequestTooLarge: 413,

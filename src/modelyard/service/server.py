@@ -1,7 +1,7 @@
 """The server: an app on a port until it is told to stop."""
 
-import asyncio
 import gc
+import ipaddress
 import signal
 import socket
 import ssl
@@ -11,90 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelyard.core.errors import SettingInvalid
+from modelyard.service.connection import Connection
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
-MOST_HEAD_BYTES = 1 << 20
-MOST_JOINED_BYTES = 1 << 16
 MOST_PORT = 65_535
 SWITCH_SECONDS = 0.0005
 """How long a thread goes on while another waits, as what settles does after each statement."""
+NO_PASSWORD = "none"  # noqa: S105 – of nothing
+"""Tried where a key needs one; without any, OpenSSL would ask for it at the terminal."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Ready = Callable[[str], None]
-
-
-class Joined:
-    """A transport that sends what is written in one turn of the loop at once: head and body.
-
-    Of a large answer each 64 KiB or more go out by themselves, so that what waits is bounded.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop):
-        self._transport = transport
-        self._loop = loop
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-
-    def write(self, data: bytes) -> None:
-        """Send bytes, soon."""
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes > MOST_JOINED_BYTES:
-            self._flush()
-
-    def close(self) -> None:
-        """Send what was written, then close; a connection that is gone gets nothing more."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if waiting and not self._transport.is_closing():
-            self._transport.write(b"".join(waiting))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 that refuses a request whose head has no end; httptools itself sets no limit."""
-
-    in_head = False
-    head_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client connects."""
-        super().connection_made(transport)
-        self.transport: Any = Joined(transport, self.loop)
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self.in_head = True
-        self.head_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Its head is whole."""
-        self.in_head = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        """Some bytes come."""
-        was_in_head = self.in_head
-        super().data_received(data)
-        if was_in_head and self.in_head and not self.transport.is_closing():
-            self.head_bytes += len(data)
-            if self.head_bytes > MOST_HEAD_BYTES:
-                self.send_400_response("The request's head is too large.")
 
 
 class Server(uvicorn.Server):
@@ -114,8 +46,9 @@ class Server(uvicorn.Server):
 class Listening:
     """How clients reach the service.
 
-    `certificate` and `private_key` are PEM files, for TLS. Of `proxies`, addresses that stand
-    between, what they forward of a client's address is believed; of nobody else.
+    `certificate` and `private_key` are PEM files, for TLS; one file may hold both. Of `proxies`,
+    addresses and networks that stand between, what they forward of a client's address and scheme
+    is believed; of nobody else, whatever the environment says.
     """
 
     certificate: Path | None = None
@@ -149,10 +82,14 @@ def serve(app: ASGIApp, host: str, port: int, ready: Ready, listening: Listening
 
 
 def configuration(app: ASGIApp, listening: Listening = PLAINLY) -> uvicorn.Config:
-    """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own."""
+    """How uvicorn serves an app: httptools, uvloop where there is one, no logging of its own.
+
+    Raises SettingInvalid.
+    """
+    _check(listening)
     settings = uvicorn.Config(
         app,
-        http=Protocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -163,6 +100,7 @@ def configuration(app: ASGIApp, listening: Listening = PLAINLY) -> uvicorn.Confi
         forwarded_allow_ips=list(listening.proxies),
         ssl_certfile=listening.certificate,
         ssl_keyfile=listening.private_key,
+        ssl_keyfile_password=NO_PASSWORD,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=listening.grace_seconds,
@@ -170,11 +108,27 @@ def configuration(app: ASGIApp, listening: Listening = PLAINLY) -> uvicorn.Confi
     try:
         settings.load()
     except (OSError, ssl.SSLError) as error:
+        own_key = f" with the key {listening.private_key}" if listening.private_key else ""
         raise SettingInvalid(
-            f"The certificate {listening.certificate} with the key {listening.private_key} cannot "
-            f"be used: {error.strerror or error}; give two PEM files that belong together."
+            f"The certificate {listening.certificate}{own_key} cannot be used: "
+            f"{error.strerror or error}; give two PEM files that belong together, the key without "
+            "a password."
         ) from None
     return settings
+
+
+def _check(listening: Listening) -> None:
+    """Refuse what uvicorn would take and never use: SettingInvalid."""
+    if listening.private_key and not listening.certificate:
+        raise SettingInvalid("--private-key is for --certificate; give both, or none of them.")
+    for each in listening.proxies:
+        try:
+            ipaddress.ip_network(each)
+        except ValueError:
+            raise SettingInvalid(
+                f"--proxy takes an address or a network, such as 10.0.0.5 or 10.0.0.0/24; got "
+                f"{each[:80]!r}."
+            ) from None
 
 
 def bound(host: str, port: int, is_shared: bool = False, listens: bool = False) -> socket.socket:
