@@ -115,17 +115,7 @@ class Ledger:
             raise _as_away(self._failure) if self._failure else _stuck()
         if claim.repeat is None and (taken := self._allowances.take(claim.demands)):
             return taken
-        done = asyncio.get_running_loop().create_future()
-        self._put(Waiting(claim, done))
-        try:
-            async with asyncio.timeout(STUCK_SECONDS):
-                found = await asyncio.shield(done)
-        except TimeoutError:
-            done.add_done_callback(self._give_back)
-            raise _stuck() from None
-        except asyncio.CancelledError:
-            done.add_done_callback(self._give_back)
-            raise
+        found = await self._result(claim, STUCK_SECONDS, _stuck)
         assert isinstance(found, Reservation | Kept)
         return found
 
@@ -135,14 +125,23 @@ class Ledger:
         Raises LedgerAway: then nothing was counted, and what was reserved has been let go; or the
         error says that it could not be found out.
         """
-        done = asyncio.get_running_loop().create_future()
-        done.add_done_callback(asyncio.Future.exception)  # heard, also where nobody waits any more
-        self._put(Waiting(entry, done))
+        await self._result(entry, UNSURE_SECONDS + STUCK_SECONDS, _unknown)
+
+    async def _result(
+        self, operation: Operation, seconds: float, late: Callable[[], LedgerAway]
+    ) -> Result:
+        """What the thread makes of an operation; an error where it takes longer than that.
+
+        Where nobody waits any more once it is there, `_set_all` lets go of what it reserves.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Result] = loop.create_future()
+        self._put(Waiting(operation, done))
+        waited = loop.call_later(seconds, _give_up, done, late)
         try:
-            async with asyncio.timeout(UNSURE_SECONDS + STUCK_SECONDS):
-                await asyncio.shield(done)
-        except TimeoutError:
-            raise _unknown() from None
+            return await done
+        finally:
+            waited.cancel()
 
     def note(self, entry: Entry) -> None:
         """Write a request that nobody waits for, soon.
@@ -165,13 +164,6 @@ class Ledger:
             STUCK_SECONDS
         )  # it ends with the process where the database never answers
 
-    def _give_back(self, done: "asyncio.Future[Result]") -> None:
-        """Let go what was reserved for a request that has gone meanwhile."""
-        if not done.cancelled() and done.exception() is None:
-            found = done.result()
-            if isinstance(found, Reservation):
-                self.note(Entry(None, found))
-
     def _put(self, waiting: Waiting) -> None:
         with self._changed:
             if self._is_closed or not self._thread.is_alive():
@@ -187,7 +179,7 @@ class Ledger:
             waiting = [each for each in batch if each is not _TICK]
             before = self._failure
             results = self._results([each.operation for each in waiting])
-            _deliver(waiting, results)
+            self._deliver(waiting, results)
             self._let_go_unwritten(waiting, results)
             with suppress(Exception):  # whatever it is, those who come next may not be left waiting
                 self._look_round(before)
@@ -238,7 +230,7 @@ class Ledger:
         with self._changed:
             rest, self._queue = self._queue, []
         failed: list[Result] = [_as_away(failure) for _ in rest]
-        _deliver(rest, failed)
+        self._deliver(rest, failed)
         self._let_go_unwritten(rest, failed)
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed, AWAY_SECONDS)
@@ -361,6 +353,28 @@ class Ledger:
         except LedgerAway:  # others will see that it beats no more
             return
 
+    def _deliver(self, waiting: Sequence[Waiting], results: Sequence[Result]) -> None:
+        """Hand results to those who wait, in one go for each event loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Waiting, Result]]] = {}
+        for each, result in zip(waiting, results, strict=True):
+            if each.done is not None:
+                by_loop.setdefault(each.done.get_loop(), []).append((each, result))
+        for loop, some in by_loop.items():
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(self._set_all, some)
+
+    def _set_all(self, some: Sequence[tuple[Waiting, Result]]) -> None:
+        for each, result in some:
+            done = each.done
+            assert done is not None
+            if done.done():  # the request has gone meanwhile
+                if isinstance(result, Reservation):
+                    self.note(Entry(None, result))
+            elif isinstance(result, Exception):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
+
     def _let_go_unwritten(self, waiting: Sequence[Waiting], results: Sequence[Result]) -> None:
         """What failed is not counted, but what it had reserved is let go."""
         for each, result in zip(waiting, results, strict=True):
@@ -393,6 +407,11 @@ def _as_away(error: Exception) -> LedgerAway:
     )
 
 
+def _give_up(done: "asyncio.Future[Result]", late: Callable[[], LedgerAway]) -> None:
+    if not done.done():
+        done.set_exception(late())
+
+
 def _stuck() -> LedgerAway:
     return LedgerAway(
         "The ledger's database does not answer; nothing was counted, send the request again a "
@@ -405,26 +424,3 @@ def _unknown() -> LedgerAway:
         "The ledger's database went away while the request was written, and whether it was counted "
         "is not known; send it again with the same Idempotency-Key, so that it counts once."
     )
-
-
-def _deliver(waiting: Sequence[Waiting], results: Sequence[Result]) -> None:
-    """Hand results to those who wait, in one go for each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Waiting, Result]]] = {}
-    for each, result in zip(waiting, results, strict=True):
-        if each.done is not None:
-            by_loop.setdefault(each.done.get_loop(), []).append((each, result))
-    for loop, some in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_set_all, some)
-        except RuntimeError:  # the loop is closed, and nobody waits any more
-            continue
-
-
-def _set_all(some: Sequence[tuple[Waiting, Result]]) -> None:
-    for each, result in some:
-        if each.done is None or each.done.done():
-            continue
-        set_to: Callable[[Any], None] = each.done.set_result
-        if isinstance(result, Exception):
-            set_to = each.done.set_exception
-        set_to(result)

@@ -4,6 +4,7 @@ import calendar
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Literal
 
 Measure = Literal["requests", "rows", "tokens", "images", "compute_us", "spend_micros", "at_once"]
@@ -67,8 +68,7 @@ class Limit:
         >>> Limit(1, "key", "k", "rows", "minute", 100, set_by="customer").name
         'key-rows-minute-own'
         """
-        parts = [self.subject_kind, self.measure.replace("_", "-"), self.period]
-        return "-".join(parts + (["own"] if self.set_by == "customer" else []))
+        return _name(self.subject_kind, self.measure, self.period, self.set_by)
 
     def window_s(self, now_s: float) -> int:
         """The moment at which the period of `now_s` began, in seconds since 1970 (UTC).
@@ -80,10 +80,7 @@ class Limit:
         """
         if self.period == "ever" or self.measure == "at_once":
             return 0
-        if self.period == "month":
-            year, month = time.gmtime(now_s)[:2]
-            return calendar.timegm((year, month, 1, 0, 0, 0))
-        return int(now_s // SECONDS[self.period] * SECONDS[self.period])
+        return _ends(self.period, int(now_s))[0]
 
     def resets_in_s(self, now_s: float) -> int | None:
         """Whole seconds until the next period begins; None where there is none.
@@ -95,12 +92,24 @@ class Limit:
             return 1
         if self.period == "ever":
             return None
-        if self.period == "month":
-            year, month = time.gmtime(now_s)[:2]
-            ends = calendar.timegm((year + month // 12, month % 12 + 1, 1, 0, 0, 0))
-        else:
-            ends = self.window_s(now_s) + SECONDS[self.period]
-        return max(1, int(-(-(ends - now_s) // 1)))
+        return max(1, int(-(-(_ends(self.period, int(now_s))[1] - now_s) // 1)))
+
+
+@lru_cache
+def _name(subject_kind: str, measure: Measure, period: Period, set_by: SetBy) -> str:
+    parts = [subject_kind, measure.replace("_", "-"), period]
+    return "-".join(parts + (["own"] if set_by == "customer" else []))
+
+
+@lru_cache(maxsize=64)
+def _ends(period: Period, second: int) -> tuple[int, int]:
+    """Where the period of a second begins and ends."""
+    if period == "month":
+        year, month = time.gmtime(second)[:2]
+        following = (year + month // 12, month % 12 + 1, 1, 0, 0, 0)
+        return calendar.timegm((year, month, 1, 0, 0, 0)), calendar.timegm(following)
+    begins = second // SECONDS[period] * SECONDS[period]
+    return begins, begins + SECONDS[period]
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ READ_BY = ("content-type", "content-encoding", "inference-header-content-length"
 """Headers by which a body is read: with another of them the same bytes are another request."""
 KEPT_HEADERS = ("content-type", "inference-header-content-length")
 REQUEST_ID = "X-Request-Id"
+SOON_SECONDS = 0.2
+"""After so long a key is looked up again, as it may have been revoked meanwhile."""
 VISIT = "modelyard.visit"
 CALLER = "modelyard.caller"
 """Names of what a request carries with it."""
@@ -81,8 +83,9 @@ class Visit:
 
         Raises KeyRefused, NotAllowed, LimitReached, RequestRepeated, Repeated, LedgerAway.
         """
-        self.caller = await self.look_up()
-        self.ask(self.release, self.version)
+        if time.perf_counter() - self.began > SOON_SECONDS:
+            self.caller = await self.look_up()
+            self.ask(self.release, self.version)
         priced = self._priced(usage)
         demands = tuple(_demand(each, priced) for each in self.caller.limits)
         repeat = self.repeat()
@@ -126,7 +129,8 @@ class Visit:
         return Entry(record, self.reservation, kept, content)
 
     def _priced(self, usage: Usage) -> Usage:
-        return replace(usage, spend_micros=spend_micros(usage, self.caller.prices_of(self.release)))
+        prices = self.caller.prices_of(self.release)
+        return replace(usage, spend_micros=spend_micros(usage, prices)) if prices else usage
 
 
 class Repeated(Exception):
@@ -167,18 +171,16 @@ class Meter:
     async def answered(self, route: str, answer: Answer, request: Request) -> Response:
         """The answer to a request for rows, once it is counted; raises what refuses it."""
         caller = await self.caller(request, "predict")
-        digest = _Digest(request)
         key = _idempotency_key(request)
-        scope = caller.project_id or caller.key_id
-        visit = Visit(
-            caller, partial(self.caller, request, "predict"), route, self._ledger,
-            lambda: Repeat(scope, key, digest.of_body()) if key else None,
-        )  # fmt: skip
-        request.scope[VISIT] = visit
+        repeat: Callable[[], Repeat | None] = _none
+        if key:
+            digest, scope = _Digest(request), caller.project_id or caller.key_id
+            request = Request(request.scope, digest.receive)
+            repeat = lambda: Repeat(scope, key, digest.of_body())  # noqa: E731
+        look_up = partial(self.caller, request, "predict")
+        visit = request.scope[VISIT] = Visit(caller, look_up, route, self._ledger, repeat)
         try:
-            response = await answer(
-                Request(request.scope, digest.receive if key else request.receive)
-            )
+            response = await answer(request)
         except Repeated as repeated:
             return _again(repeated.kept)
         except BaseException as error:
@@ -193,6 +195,10 @@ class Meter:
         return response
 
 
+def _none() -> None:
+    return None
+
+
 class _Digest:
     """A request's digest, taken while its body is read."""
 
@@ -200,7 +206,7 @@ class _Digest:
         self._receive: Receive = request.receive
         self._sum = hashlib.sha256()
         told = (request.headers.get(name, "") for name in READ_BY)
-        for part in (request.method, request.url.path, *told):
+        for part in (request.method, request.scope["path"], *told):
             self._sum.update(part.encode() + b"\0")
 
     async def receive(self) -> Message:
