@@ -28,7 +28,10 @@ GIGA = 1e9
 WAYS = {"fp32": "fp32, defaults", "bf16": "bf16, grouped by length"}
 TRAINER_RATE, OUR_RATE = 5e-5, 1e-4
 """Trainer's default, and this project's."""
-GOOD, TIME_EPOCHS, TIME_SEEDS = 0.96, 6, (1, 2)
+GOOD, NEARLY_GOOD, TIME_EPOCHS, TIME_SEEDS = 0.96, 0.94, 6, (1, 2)
+"""Where neither is ever so good, the time until they are nearly so says more."""
+Course = tuple[Sequence[float], float]
+"""The accuracy after each epoch of a training, and its seconds in all."""
 FEW = 20
 ACCURACY_EPOCHS = 2
 ACCURACY_SEEDS = (1, 2)
@@ -75,21 +78,31 @@ def training_time() -> list[Figure]:
     """
     folder = _with_a_fifth_held(phrasebank())
     truth = [label for _, label in rows_of(parts(folder) / "validation.parquet")]
-    ours, theirs = [], []
+    ours: list[Course] = []
+    theirs: list[Course] = []
     for seed in TIME_SEEDS:
         settings = (f"train.epochs={TIME_EPOCHS}", "train.patience=0", f"train.seed={seed}")
         record = _record(folder, *settings)
         own = [line["accuracy"] for line in record["epochs"]]
-        ours.append(_reached(own, record["training_seconds"]))
+        ours.append((own, record["training_seconds"]))
         found = _trainer(folder, TIME_EPOCHS, seed, rate=OUR_RATE, part="validation")
         accuracies = [
             statistics.mean(a == b for a, b in zip(truth, labels, strict=True))
             for labels in found["epoch_labels"]
         ]
-        theirs.append(_reached(accuracies, found["seconds"]))
+        theirs.append((accuracies, found["seconds"]))
+    return [_time_to(good, len(truth), ours, theirs) for good in (GOOD, NEARLY_GOOD)]
+
+
+def _time_to(
+    good: float, rows: int, our_courses: Sequence[Course], their_courses: Sequence[Course]
+) -> Figure:
+    ours, theirs = (
+        [_reached(good, *each) for each in courses] for courses in (our_courses, their_courses)
+    )
     said = (
         f"minilm, {TIME_EPOCHS} epochs at a learning rate of {OUR_RATE:g}, seeds {TIME_SEEDS}, "
-        f"{len(truth):,} held rows looked at after each; this project {_told(ours)}, with reading, "
+        f"{rows:,} held rows looked at after each; this project {_told(ours)}, with reading, "
         f"the trial of bf16 and evaluations; Trainer (fp32) {_told(theirs)}, its steps alone; one "
         "that never was so good counts with all its time where it is Trainer, and as infinite "
         "where it is this project"
@@ -97,8 +110,7 @@ def training_time() -> list[Figure]:
     shares = [
         a.seconds / b.seconds if a.is_good else math.inf for a, b in zip(ours, theirs, strict=True)
     ]
-    name = f"training: time to {GOOD} of Trainer's"
-    return [of_runs(name, shares, 0.25, "<=", "×", said)]
+    return of_runs(f"training: time to {good} of Trainer's", shares, 0.25, "<=", "×", said)
 
 
 @dataclass(frozen=True)
@@ -110,10 +122,10 @@ class Reached:
     best: float
 
 
-def _reached(accuracies: Sequence[float], seconds: float) -> Reached:
-    good = [number for number, each in enumerate(accuracies, 1) if each >= GOOD]
-    epochs = good[0] if good else len(accuracies)
-    return Reached(epochs * seconds / len(accuracies), bool(good), max(accuracies))
+def _reached(good: float, accuracies: Sequence[float], seconds: float) -> Reached:
+    reached = [number for number, each in enumerate(accuracies, 1) if each >= good]
+    epochs = reached[0] if reached else len(accuracies)
+    return Reached(epochs * seconds / len(accuracies), bool(reached), max(accuracies))
 
 
 def _told(found: Sequence[Reached]) -> str:
