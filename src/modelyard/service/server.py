@@ -23,6 +23,12 @@ KEEP_ALIVE_SECONDS = 30
 MOST_PORT = 65_535
 SWITCH_SECONDS = 0.0005
 """How long a thread goes on while another waits, as what settles does after each statement."""
+COLLECTED = (20_000, 50, 1000)
+"""When garbage is looked for, in new objects, and rounds of the younger ones.
+
+With Python's own numbers a queue of thousands of requests is walked many times a second, and a
+service that has too many takes fewer still.
+"""
 NO_PASSWORD = "none"  # noqa: S105 – of nothing
 """Tried where a key needs one; without any, OpenSSL would ask for it at the terminal."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -72,6 +78,7 @@ def serve(app: ASGIApp, host: str, port: int, ready: Ready, listening: Listening
     settings = configuration(app, listening)
     gc.collect()
     gc.freeze()  # what is loaded stays; to walk it anew would hold up every request
+    gc.set_threshold(*COLLECTED)
     with bound(host, port, listening.is_shared, listens=True) as listener:
         taken = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
