@@ -9,8 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sqlalchemy import Engine, update
 from tests.service_host import COLUMN, info_of, open_runtime, served, signed, write_release
 from tests.test_ledger import record
@@ -26,54 +24,11 @@ from modelyard.ledger.entries import Entry
 from modelyard.ledger.journal import compact
 from modelyard.ledger.ledger import Ledger
 from modelyard.ledger.limits import Usage
-from modelyard.ledger.redaction import redacted
 from modelyard.ledger.revisions import move
 from modelyard.service.metering import Meter
 
 PREDICT = "/v1/models/tiny/predict"
 TEXT = "a good film, says ann@example.com"
-PERSONAL = {
-    "Mail Ann.O'Neil+shop@mail.example.co.uk now": "Mail [e-mail] now",
-    "请联系 13912345678 或 zhang@example.cn": "请联系 [telephone] 或 [e-mail]",
-    "身份证11010519491231002X。": "身份证[identity number]。",
-    "110105194912310021 is none": "110105194912310021 is none",
-    "card 4111-1111-1111-1111.": "card [card].",
-    "order 4111-1111-1111-1112.": "order 4111-1111-1111-1112.",
-    "DE89 3704 0044 0532 0130 00": "[account]",
-    "from 192.168.1.77, and ::1 or 2001:db8::8a2e:370:7334": (
-        "from [address], and [address] or [address]"
-    ),
-    "version 1.2.3 at 12:30:45": "version 1.2.3 at 12:30:45",
-    "999.1.1.1": "999.1.1.1",
-    "+49 (0)30 901820 and (030) 90 18 20": "[telephone] and [telephone]",
-    "(415) 555-0132, 415-555-0132": "[telephone], [telephone]",
-    "postgresql://bob:hunter2@db/shop": "postgresql://[secret]@db/shop",
-    "key my_00112233aabb_0011223344556677": "key [secret]",
-    "in 2024 there were 12,345,678 of 1/2": "in 2024 there were 12,345,678 of 1/2",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "left"), PERSONAL.items())
-def test_what_is_personal_by_its_form_is_replaced(text: str, left: str) -> None:
-    assert redacted({"text": [text]}) == {"text": [left]}
-
-
-@settings(max_examples=200)
-@given(st.text(max_size=50), st.text(max_size=50))
-def test_an_address_is_found_wherever_it_stands(before: str, after: str) -> None:
-    told = redacted(f"{before} ann@example.com {after}")
-    assert "ann@example.com" not in told
-    assert redacted(told) == told
-
-
-@pytest.mark.parametrize(
-    "unit", ["a", "1", "a.", "1 ", "-a", ":a", "my_", "://a:", "@a", "+1 ", "0 "]
-)
-def test_no_text_takes_long(unit: str) -> None:
-    text = unit * (MOST_CHARACTERS // len(unit))
-    began = time.process_time()
-    redacted(text)
-    assert time.process_time() - began < 2
 
 
 def test_a_share_of_requests_is_kept_by_their_ids() -> None:
@@ -89,8 +44,12 @@ def test_what_is_too_long_is_cut_and_says_so() -> None:
     assert not short.is_cut and json.loads(short.inputs) == [{"text": "x" * 60_000}]
     many = content_of(kept, [{"text": "x" * 60_000}] * 1000, None)
     assert many.is_cut and len(many.inputs) == MOST_CHARACTERS and many.answers is None
-    image = content_of(kept, [{"image": b"\x89PNG"}], None)
-    assert json.loads(image.inputs)[0]["image"]["bytes"] == 4
+    for picture in (b"\x89PNG", "iVBORw=="):
+        told = content_of(kept, [{"image": picture, "text": "x"}], None, {"image"})
+        [row] = json.loads(told.inputs)
+        assert (row["text"], row["image"]["bytes"]) == ("x", 4)
+    edge = "x" * (MOST_CHARACTERS - 5) + " ann@example.com"
+    assert "ann" not in content_of(kept, [{"text": edge}], None).inputs
 
 
 @pytest.fixture
@@ -134,7 +93,7 @@ def test_a_request_is_kept_once_as_the_project_says(
     first, *_ = asked(release, meter, Serve(keep=1, keep_redacted=is_redacted))
     assert main(["ledger", "contents", "--release", "tiny", "--database", url]) == 0
     [told] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    text = "a good film, says [e-mail]" if is_redacted else TEXT
+    text = "a good film, says [email]" if is_redacted else TEXT
     assert told["inputs"] == [{COLUMN: text}]
     assert told["answers"] == first.json()["predictions"]
     assert told["id"] == first.headers["x-request-id"]

@@ -4,8 +4,10 @@ They are written in the transaction of the request's record, stay in the databas
 when their days have passed. They never go into files, which would outlive that.
 """
 
+import base64
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +16,14 @@ from sqlalchemy import Engine, RowMapping, delete, select
 from modelyard.core.project import Serve
 from modelyard.ledger import schema
 from modelyard.ledger.database import now_ms, reading, writing
-from modelyard.ledger.redaction import redacted, summary
+from modelyard.ledger.redaction import redacted
 
 DAY_MS = 86_400_000
 MOST_CHARACTERS = 65_536
 """Of a request's rows, and of its answers; what is longer is cut."""
+MARGIN_CHARACTERS = 1000
+MOST_ROWS = 2000
+"""Of a request: more than go into so many characters are not worked on."""
 AT_ONCE_ROWS = 1000
 IDS = 2**64
 
@@ -43,39 +48,68 @@ def is_kept(request: str, share: float) -> bool:
 
 
 def content_of(
-    kept: Serve, rows: Sequence[Mapping[str, Any]], answers: Sequence[Any] | None
+    kept: Serve,
+    rows: Sequence[Mapping[str, Any]],
+    answers: Sequence[Any] | None,
+    pictures: Collection[str] = (),
 ) -> Content:
-    """What is kept of a request, as [serve] says; answers are None where they are vectors."""
-    inputs, more = _told(kept, rows)
+    """What is kept of a request, as [serve] says; answers are None where they are vectors.
+
+    Of what the columns of `pictures` have, the size and the SHA-256 are kept.
+    """
+    without = [
+        {name: summary(value) if name in pictures else value for name, value in row.items()}
+        for row in rows[:MOST_ROWS]
+    ]
+    inputs, more = _told(kept, without)
     outputs, most = (None, False) if answers is None else _told(kept, answers)
-    return Content(now_ms() + round(kept.keep_days * DAY_MS), inputs, outputs, more or most)
+    is_cut = more or most or len(rows) > MOST_ROWS
+    return Content(now_ms() + round(kept.keep_days * DAY_MS), inputs, outputs, is_cut)
 
 
 def _told(kept: Serve, values: Sequence[Any]) -> tuple[str, bool]:
     """Values as JSON, and whether they were cut; of those beyond that nothing is made."""
     found, size = [], 0
     for each in values:
-        plain = _short(each)
-        plain = redacted(plain) if kept.keep_redacted else plain
-        found.append(json.dumps(plain, ensure_ascii=False, default=str))
+        found.append(json.dumps(_plain(kept, each), ensure_ascii=False, default=str))
         size += len(found[-1]) + len(", ")
         if size > MOST_CHARACTERS:
             break
     return f"[{', '.join(found)}]"[:MOST_CHARACTERS], size > MOST_CHARACTERS
 
 
-def _short(value: Any) -> Any:
-    """A value whose texts are no longer than is kept, and its bytes told by their digest."""
+def _plain(kept: Serve, value: Any) -> Any:
+    """A value as it is kept: what is personal is looked for before a text is cut."""
     match value:
         case str():
-            return value[:MOST_CHARACTERS]
+            some = value[: MOST_CHARACTERS + MARGIN_CHARACTERS]
+            return (redacted(some) if kept.keep_redacted else some)[:MOST_CHARACTERS]
         case bytes():
             return summary(value)
         case Mapping():
-            return {name: _short(each) for name, each in value.items()}
+            return {str(name): _plain(kept, each) for name, each in value.items()}
         case list() | tuple():
-            return [_short(each) for each in value]
+            return [_plain(kept, each) for each in value]
     return value
+
+
+def summary(value: Any) -> Any:
+    """What stands for a picture, as bytes or as base64 in JSON; None where there is none.
+
+    >>> summary(b"")["bytes"], summary("aGk=")["bytes"], summary(None)
+    (0, 2, None)
+    """
+    if value is None:
+        return None
+    data = value if isinstance(value, bytes) else _decoded(str(value))
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return text.encode()
 
 
 def read(engine: Engine, release: str | None = None, after_ms: int = 0) -> Iterator[dict[str, Any]]:

@@ -40,14 +40,14 @@ class Asked:
         if self.shadow:
             self._shadow(self.shadow, rows, found[0])
         if self.visit:
-            await self.visit.keep(self.served.limits, rows, found[0])
+            await self.visit.keep(self.served.limits, self.served.info.columns, rows, found[0])
         return found
 
     async def vectors(self, rows: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], Usage]:
         """Vectors and what they used; raises what Admission.vectors raises."""
         found = await self.served.admission.vectors(rows, self.visit)
         if self.visit:
-            await self.visit.keep(self.served.limits, rows, None)
+            await self.visit.keep(self.served.limits, self.served.info.columns, rows, None)
         return found
 
     def _shadow(

@@ -40,6 +40,7 @@ from modelyard.ledger.ledger import Ledger
 from modelyard.ledger.limits import NOTHING, Limit, Usage, spend_micros
 from modelyard.ledger.roles import Right, may
 from modelyard.service.rate_headers import rate_headers
+from modelyard.service.release_info import Column
 
 Answer = Callable[[Request], Awaitable[Response]]
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -101,11 +102,16 @@ class Visit:
         self.usage, self.queue_us = self._priced(usage), queue_us
 
     async def keep(
-        self, kept: Serve, rows: Sequence[Mapping[str, Any]], answers: Sequence[Any] | None
+        self,
+        kept: Serve,
+        columns: Sequence[Column],
+        rows: Sequence[Mapping[str, Any]],
+        answers: Sequence[Any] | None,
     ) -> None:
         """Keep rows and answers, where the project says so of a request with this id."""
         if kept.keep and is_kept(self.id, kept.keep):
-            self.content = await asyncio.to_thread(content_of, kept, rows, answers)
+            pictures = {column.name for column in columns if column.is_binary}
+            self.content = await asyncio.to_thread(content_of, kept, rows, answers, pictures)
 
     def entry(self, outcome: str, status: int, kept: Kept | None = None) -> Entry:
         """What is written of it; only what was answered has used anything."""
