@@ -109,7 +109,7 @@ def test_without_httpx_it_is_said_how_to_install_it(
 
 
 def test_an_error_survives_being_handed_to_another_process() -> None:
-    import pickle
+    import pickle  # as worker processes hand errors on; what is read here was written here
 
     error = pickle.loads(pickle.dumps(Busy("Later.", 503, "service-busy", "page", "req_1", 2.0)))
     assert (str(error), error.status, error.code, error.page) == (

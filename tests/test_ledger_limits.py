@@ -159,3 +159,25 @@ def test_workers_that_share_a_limit_use_it_up_and_never_pass_it(engine: Engine) 
     assert most[1] <= 1000
     assert used(engine) == most[0] <= 1000
     assert most[0] > 990
+
+
+def test_what_is_granted_as_the_request_goes_is_let_go(engine: Engine, ledger: Ledger) -> None:
+    limit = limit_of(engine, 1, "at_once")
+    claim = Claim((demand(limit, 1),), Repeat("p", "once", b"1" * 32))
+
+    async def ask() -> None:
+        asked = asyncio.create_task(ledger.reserve(claim))
+        set_all = ledger._set_all
+
+        def granted_and_gone(some: Any) -> None:
+            set_all(some)
+            asked.cancel()
+
+        ledger._set_all = granted_and_gone  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        ledger._set_all = set_all  # type: ignore[method-assign]
+        again = Claim((demand(limit, 1),), Repeat("p", "twice", b"2" * 32))
+        await ledger.settle(Entry(record(Usage(rows=1)), held_by(await ledger.reserve(again))))
+
+    asyncio.run(ask())

@@ -132,7 +132,7 @@ class Ledger:
     ) -> Result:
         """What the thread makes of an operation; an error where it takes longer than that.
 
-        Where nobody waits any more once it is there, `_set_all` lets go of what it reserves.
+        Where nobody waits any more once it is there, what it reserves is let go.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Result] = loop.create_future()
@@ -140,6 +140,10 @@ class Ledger:
         waited = loop.call_later(seconds, _give_up, done, late)
         try:
             return await done
+        except asyncio.CancelledError:
+            if done.done() and not done.cancelled() and done.exception() is None:
+                self._give_back(done.result())  # it came in the turn in which the request went
+            raise
         finally:
             waited.cancel()
 
@@ -156,13 +160,11 @@ class Ledger:
             self._put(Waiting(entry))
 
     def close(self) -> None:
-        """Write what is left, and go."""
+        """Write what is left, and go; a database that never answers is not waited for."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._thread.join(
-            STUCK_SECONDS
-        )  # it ends with the process where the database never answers
+        self._thread.join(STUCK_SECONDS)
 
     def _put(self, waiting: Waiting) -> None:
         with self._changed:
@@ -363,13 +365,16 @@ class Ledger:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
                 loop.call_soon_threadsafe(self._set_all, some)
 
+    def _give_back(self, result: Result) -> None:
+        if isinstance(result, Reservation):
+            self.note(Entry(None, result))
+
     def _set_all(self, some: Sequence[tuple[Waiting, Result]]) -> None:
         for each, result in some:
             done = each.done
             assert done is not None
             if done.done():  # the request has gone meanwhile
-                if isinstance(result, Reservation):
-                    self.note(Entry(None, result))
+                self._give_back(result)
             elif isinstance(result, Exception):
                 done.set_exception(result)
             else:
