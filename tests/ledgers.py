@@ -1,5 +1,6 @@
 """Databases for tests: SQLite in a file, and a real PostgreSQL that the session starts."""
 
+import asyncio
 import secrets
 import tempfile
 import warnings
@@ -11,11 +12,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Table, select
 
-from modelyard.ledger.database import opened
+from modelyard.ledger.database import opened, reading
+from modelyard.ledger.entries import Entry, Record
+from modelyard.ledger.ledger import Ledger
 from modelyard.ledger.revisions import ready
 
+DAY_MS = 86_400_000
 KINDS = ("sqlite", "postgresql")
 
 
@@ -77,3 +81,21 @@ def engine(url: str) -> Iterator[Engine]:
     made = ready(opened(url))
     yield made
     made.dispose()
+
+
+def settled(engine: Engine, *records: Record) -> None:
+    """Have a ledger write records."""
+    ledger = Ledger(engine)
+
+    async def run() -> None:
+        await asyncio.gather(*(ledger.settle(Entry(each)) for each in records))
+
+    asyncio.run(run())
+    ledger.close()
+
+
+def rows_of(engine: Engine, table: Table) -> list[dict[str, Any]]:
+    """All rows of a table, by its key."""
+    with reading(engine) as connection:
+        query = select(table).order_by(*table.primary_key)
+        return [dict(row) for row in connection.execute(query).mappings()]
