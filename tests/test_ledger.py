@@ -34,6 +34,26 @@ def limit(engine: Engine) -> Limit:
     return customers.set_limit(engine, "organisation", org["id"], "rows", 100)
 
 
+def test_what_settles_in_one_turn_is_one_transaction(engine: Engine) -> None:
+    ledger = Ledger(engine)
+
+    def transactions() -> int:
+        with reading(engine) as connection:
+            return int(connection.execute(select(schema.workers.c.beat)).scalar() or 0)
+
+    async def settled(count: int) -> None:
+        await asyncio.gather(
+            *(ledger.settle(Entry(record(Usage(rows=1)))) for _ in range(count)),
+        )
+
+    asyncio.run(settled(1))
+    before = transactions()
+    asyncio.run(settled(50))
+    after = transactions()
+    ledger.close()
+    assert after - before <= 2  # its beat may come between
+
+
 def test_concurrent_requests_never_pass_a_budget(engine: Engine, limit: Limit) -> None:
     ledgers = [Ledger(engine) for _ in range(3)]
 

@@ -259,14 +259,14 @@ def test_what_one_by_one_has_written_stays_whatever_comes_after(
     write = Transaction.write
     tries: list[int] = []
 
-    def writing_badly(self: Transaction, cursor: Any) -> None:
+    def writing_badly(self: Transaction) -> None:
         tries.append(len(self._operations))
         rows = [each.record.usage.rows for each in self._operations if isinstance(each, Entry)]
         if len(rows) > 1 or rows == [2]:
             raise RuntimeError("broken")
         if rows == [3]:
             raise LedgerAway("gone")
-        write(self, cursor)
+        write(self)
 
     async def ask() -> list[Any]:
         held = [await ledger.reserve(Claim((demand(limit, n),))) for n in (1, 2, 3, 4)]

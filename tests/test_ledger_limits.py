@@ -59,11 +59,11 @@ def test_what_is_taken_while_a_claim_is_written_does_not_pass_the_limit(
     run: Callable[..., Any] = Statements.run
     between: list[Reservation] = []
 
-    def running(self: Statements, cursor: Any, name: str, **values: Any) -> Any:
+    def running(self: Statements, name: str, **values: Any) -> Any:
         if name == "claim":
             while taken := ledger._allowances.take((demand(limit, 1),)):
                 between.append(taken)
-        return run(self, cursor, name, **values)
+        return run(self, name, **values)
 
     async def ask() -> int:
         first = held_by(await ledger.reserve(Claim((demand(limit, 1),))))

@@ -1,7 +1,9 @@
 """The batcher through the API: shared batches, order, fairness, bounds, cancelling, stopping."""
 
 import asyncio
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +67,21 @@ def gated(folder: Path, limits: Serve = LIMITS) -> Iterator[tuple[str, Gate]]:
             yield url, gate
         finally:
             gate.opened.set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness of its own")
+def test_the_graph_gives_way_to_what_answers(plain: Runtime) -> None:
+    batcher = Batcher(plain.graph, Metrics(), 1000)
+    encoded = plain.encode([{COLUMN: "good"}])
+    asyncio.run(_outputs(batcher, encoded))
+    nice = {each.native_id: each.name for each in threading.enumerate()}
+    own = [os.getpriority(os.PRIO_PROCESS, n) for n, name in nice.items() if "graph-" in name and n]
+    batcher.close()
+    assert own and set(own) == {os.getpriority(os.PRIO_PROCESS, 0) + 10}
+
+
+async def _outputs(batcher: Batcher, encoded: Encoded) -> None:
+    await batcher.outputs(encoded)
 
 
 def post(url: str, texts: list[str]) -> httpx.Response:

@@ -35,9 +35,10 @@ class Allowance:
         A limit that was set anew is asked about first. Of what is known at the end alone, a
         request demands nothing: it has room as long as anything is left.
         """
-        if not self.is_known or self.limit != demand.limit:
+        asked = demand.limit
+        if not self.is_known or (self.limit is not asked and self.limit != asked):
             return False
-        if not self.limit.is_hard:
+        if not asked.is_hard:
             return True
         return self.room >= demand.amount and self.left >= max(1, demand.amount)
 

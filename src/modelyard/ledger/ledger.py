@@ -70,6 +70,7 @@ class Ledger:
         self._beat = 0
         self._followed = deployments.FOLLOWS_NONE
         self._queue: list[Waiting] = []
+        self._is_due_to_wake = False
         self._changed = threading.Condition()
         self._is_closed = False
         self._failure: LedgerAway | None = None
@@ -174,6 +175,16 @@ class Ledger:
                     "send the request again."
                 )
             self._queue.append(waiting)
+            if self._is_due_to_wake:
+                return
+            self._is_due_to_wake = True
+        try:  # after all that settle in this turn of the loop, so that they are written together
+            asyncio.get_running_loop().call_soon(self._wake)
+        except RuntimeError:
+            self._wake()
+
+    def _wake(self) -> None:
+        with self._changed:
             self._changed.notify()
 
     def _work(self) -> None:
@@ -181,8 +192,8 @@ class Ledger:
             waiting = [each for each in batch if each is not _TICK]
             before = self._failure
             results = self._results([each.operation for each in waiting])
+            self._let_go_unwritten(waiting, results)  # before anybody is told, and asks again
             self._deliver(waiting, results)
-            self._let_go_unwritten(waiting, results)
             with suppress(Exception):  # whatever it is, those who come next may not be left waiting
                 self._look_round(before)
         self._leave()
@@ -232,8 +243,8 @@ class Ledger:
         with self._changed:
             rest, self._queue = self._queue, []
         failed: list[Result] = [_as_away(failure) for _ in rest]
-        self._deliver(rest, failed)
         self._let_go_unwritten(rest, failed)
+        self._deliver(rest, failed)
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed, AWAY_SECONDS)
 
@@ -242,6 +253,7 @@ class Ledger:
         with self._changed:
             if not self._queue and not self._is_closed:
                 self._changed.wait(AWAY_SECONDS if self._failure else BEAT_SECONDS)
+            self._is_due_to_wake = False
             batch, self._queue = self._queue[:MOST_TOGETHER], self._queue[MOST_TOGETHER:]
             return batch or ([] if self._is_closed else [_TICK])
 
@@ -249,10 +261,12 @@ class Ledger:
         """Each operation's result; LedgerAway for all where the database does not take them."""
         transaction = Transaction(self._statements, self._allowances, operations, idle)
         try:
-            with self._statements.transaction() as cursor:
-                if not self._beats(cursor):
+            with self._statements.transaction():
+                beat = self._beats()
+                transaction.ask()
+                if beat.fetchone() is None:
                     raise _StruckOff
-                transaction.write(cursor)
+                transaction.write()
         except _StruckOff:
             return self._again(operations)
         except LedgerAway as error:
@@ -297,10 +311,10 @@ class Ledger:
                 found.append(_as_away(broken))
         return found
 
-    def _beats(self, cursor: Any) -> bool:
-        """Number this transaction; False where this worker was struck off as dead."""
+    def _beats(self) -> Any:
+        """Number this transaction; a cursor without a row where this worker was struck off."""
         own = {"worker": self.worker, "old": self._beat, "new": self._beat + 1}
-        return bool(self._statements.run(cursor, "beat", **own).rowcount == 1)
+        return self._statements.run("beat", **own)
 
     def _again(self, operations: Sequence[Operation]) -> list[Result]:
         """After having been given up: under a new name, which holds nothing."""

@@ -3,9 +3,9 @@
 import calendar
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Measure = Literal["requests", "rows", "tokens", "images", "compute_us", "spend_micros", "at_once"]
 SetBy = Literal["admin", "customer"]
@@ -22,8 +22,7 @@ SUBJECTS = ("organisation", "project", "key")
 WARNING_SHARE = 0.8
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What a request uses; of what is only known at the end, 0 before."""
 
     requests: int = 1
@@ -38,7 +37,7 @@ class Usage:
         return 1 if measure == "at_once" else int(getattr(self, measure))
 
 
-USED = tuple(field.name for field in fields(Usage))
+USED = Usage._fields
 NOTHING = Usage(requests=0)
 
 

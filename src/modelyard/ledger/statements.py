@@ -5,7 +5,7 @@ would cost several times what the database does with them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Engine, bindparam, delete, func, insert, literal_column, null, select, update
@@ -28,6 +28,7 @@ class Statements:
         self._is_postgresql = engine.dialect.name == POSTGRESQL
         self._texts = {name: self._text(each) for name, each in _all_of(engine).items()}
         self._connection: Any = None
+        self._pipeline = ExitStack()
         self.is_unsure = False
         """Whether the last transaction was to be committed, and nothing was heard of it."""
 
@@ -37,29 +38,37 @@ class Statements:
         return str(compiled), None if names is None else tuple(names)
 
     @contextmanager
-    def transaction(self) -> Iterator[Any]:
-        """A cursor in a transaction, which is on disk at the end.
+    def transaction(self) -> Iterator[None]:
+        """A transaction, which is on disk at the end.
 
+        With PostgreSQL what is asked goes out at once and is waited for where it is read, so most
+        transactions take two round trips (pipeline mode of libpq).
         Raises LedgerAway; or what the driver does where the fault is in what was asked of it.
         """
         driver: Any = self._engine.dialect.dbapi
         ours = tuple(getattr(driver, each.__name__) for each in OURS)
         self.is_unsure = False
         try:
-            self._connection = self._connection or self._engine.raw_connection()
-            cursor = self._connection.cursor()
+            self._connection = self._connection or self._connected()
             if not self._is_postgresql:
-                cursor.execute("BEGIN IMMEDIATE")
-            yield cursor
+                self._connection.cursor().execute("BEGIN IMMEDIATE")
+            yield
             self.is_unsure = True
             self._connection.commit()
             self.is_unsure = False
         except BaseException as broken:
             self._let_go()
-            is_theirs = isinstance(broken, driver.Error) and not isinstance(broken, ours)
-            if is_theirs or isinstance(broken, SQLAlchemyError):
+            if isinstance(broken, ours):  # the database has refused it, and has undone the rest
+                self.is_unsure = False
+            elif isinstance(broken, driver.Error | SQLAlchemyError):
                 raise away(broken) from broken
             raise
+
+    def _connected(self) -> Any:
+        connection: Any = self._engine.raw_connection()
+        if self._is_postgresql:  # as long as the connection lives, as an end costs a round trip
+            self._pipeline.enter_context(connection.driver_connection.pipeline())
+        return connection
 
     def _let_go(self) -> None:
         """Give up the connection, whose transaction is undone by that."""
@@ -69,31 +78,26 @@ class Statements:
                 with suppress(Exception):
                     connection.rollback()
             connection.invalidate()
+            with suppress(Exception):  # nothing is sent on what is closed
+                self._pipeline.close()
 
     def close(self) -> None:
-        """Give the connection back."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        """Give the connection up; nothing is under way."""
+        self._let_go()
 
-    def together(self) -> AbstractContextManager[Any]:
-        """Send what is run within in one go, where the driver can; nothing of it is read."""
-        return (
-            self._connection.driver_connection.pipeline() if self._is_postgresql else nullcontext()
-        )
-
-    def run(self, cursor: Any, name: str, **values: Any) -> Any:
-        """Run one; the cursor."""
+    def run(self, name: str, **values: Any) -> Any:
+        """Run one; a cursor with its rows."""
         text, names = self._texts[name]
+        cursor = self._connection.cursor()
         cursor.execute(text, values if names is None else [values[each] for each in names])
         return cursor
 
-    def many(self, cursor: Any, name: str, rows: Iterable[Row]) -> None:
+    def many(self, name: str, rows: Iterable[Row]) -> None:
         """Run one for each row of values."""
         text, names = self._texts[name]
         listed = list(rows)
         if listed:
-            cursor.executemany(
+            self._connection.cursor().executemany(
                 text, listed if names is None else [[row[n] for n in names] for row in listed]
             )
 
@@ -106,7 +110,8 @@ def _all_of(engine: Engine) -> dict[str, Any]:
 def _of_workers() -> dict[str, Any]:
     own = schema.workers.c
     beat = update(schema.workers).values(beat=bindparam("new"))
-    return {"beat": beat.where(own.id == bindparam("worker"), own.beat == bindparam("old"))}
+    now = beat.where(own.id == bindparam("worker"), own.beat == bindparam("old"))
+    return {"beat": now.returning(own.beat)}
 
 
 def _of_limits(engine: Engine) -> dict[str, Any]:

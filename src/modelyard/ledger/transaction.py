@@ -52,26 +52,11 @@ class Transaction:
         self.results: list[Result] = []
         self._used: dict[Place, int] = {}
         self._others: dict[Place, int] = {}
+        self._looks: dict[Place, tuple[Any, Any]] = {}
+        self._answers: dict[tuple[str, str], Any] = {}
 
-    def write(self, cursor: Any) -> None:
-        """Write all; nothing holds before it is committed."""
-        self._look(cursor)
-        repeats = self._repeats(cursor)
-        with self._allowances.lock:
-            self.results = [self._result(each, repeats) for each in self._operations]
-            for place, plan in self.plans.items():
-                self._allowances.cap(place, plan, self._used[place], self._others[place])
-        self._write_claims(cursor)
-        with self._allowances.lock:
-            for place, plan in self.plans.items():
-                self._allowances.decide(place, plan, self._used[place], self._others[place])
-        with self._statements.together():
-            self._write_counters(cursor)
-            self._write_records(cursor)
-
-    def _look(self, cursor: Any) -> None:
-        """Lock the counters, and read them and what other workers hold of them."""
-        run, worker = self._statements.run, self._allowances.worker
+    def ask(self) -> None:
+        """Lock the counters, and ask for what has to be known; nothing is waited for."""
         with self._allowances.lock:
             for each in self._operations:
                 for demand in self._demands(each):
@@ -82,15 +67,50 @@ class Transaction:
                     self.plans[demand.place] = Plan()
         for place in self._idle:
             self.plans.setdefault(place, Plan(is_idle=True))
-        for limit_id, window_s in sorted(self.plans):
-            own = {"limit_id": limit_id, "window_s": window_s}
-            used = run(cursor, "used", **own).fetchone()
-            while used is None:  # another may remove the limit, and with it the counter, meanwhile
-                run(cursor, "counter", **own, used=0)
-                used = run(cursor, "used", **own).fetchone()
-            [others] = run(cursor, "others", **own, worker=worker).fetchone()
-            self._used[limit_id, window_s] = int(used[0])
-            self._others[limit_id, window_s] = int(others)
+        for place in sorted(self.plans):
+            if not self._allowances.at(place).is_known:
+                self._count(place)
+            self._looks[place] = self._look(place)
+        asked = {each.repeat for each in self._operations if isinstance(each, Claim)}
+        for repeat in asked - {None}:
+            assert repeat
+            self._answers[repeat.scope, repeat.key] = self._run("answer", repeat)
+
+    def write(self) -> None:
+        """Write all; nothing holds before it is committed."""
+        self._see()
+        found = {place: cursor.fetchone() for place, cursor in self._answers.items()}
+        repeats = {place: row for place, row in found.items() if row}
+        with self._allowances.lock:
+            self.results = [self._result(each, repeats) for each in self._operations]
+            for place, plan in self.plans.items():
+                self._allowances.cap(place, plan, self._used[place], self._others[place])
+        self._write_claims()
+        with self._allowances.lock:
+            for place, plan in self.plans.items():
+                self._allowances.decide(place, plan, self._used[place], self._others[place])
+        self._write_counters()
+        self._write_records()
+
+    def _count(self, place: Place) -> None:
+        """Have a counter be there."""
+        self._statements.run("counter", limit_id=place[0], window_s=place[1], used=0)
+
+    def _look(self, place: Place) -> tuple[Any, Any]:
+        """Lock a counter; cursors of what is used, and what other workers hold of it."""
+        run, own = self._statements.run, {"limit_id": place[0], "window_s": place[1]}
+        return run("used", **own), run("others", **own, worker=self._allowances.worker)
+
+    def _see(self) -> None:
+        """Read what was asked of the counters."""
+        for place, (used, others) in self._looks.items():
+            row = used.fetchone()
+            while row is None:  # another has removed the limit, and with it the counter, meanwhile
+                self._count(place)
+                used, others = self._look(place)
+                row = used.fetchone()
+            self._used[place] = int(row[0])
+            self._others[place] = int(others.fetchone()[0])
 
     def _demands(self, operation: Operation) -> Sequence[Demand]:
         own = operation if isinstance(operation, Claim) else operation.reservation
@@ -98,19 +118,8 @@ class Transaction:
             return own.demands
         return ()
 
-    def _repeats(self, cursor: Any) -> Mapping[tuple[str, str], Any]:
-        """The answers, or claims to answer, that stand for idempotency keys already."""
-        asked = {each.repeat for each in self._operations if isinstance(each, Claim)} - {None}
-        return {
-            (each.scope, each.key): row
-            for each in asked
-            if each and (row := self._run(cursor, "answer", each).fetchone())
-        }
-
-    def _run(self, cursor: Any, name: str, repeat: Repeat, **more: Any) -> Any:
-        return self._statements.run(
-            cursor, name, own_scope=repeat.scope, own_key=repeat.key, **more
-        )
+    def _run(self, name: str, repeat: Repeat, **more: Any) -> Any:
+        return self._statements.run(name, own_scope=repeat.scope, own_key=repeat.key, **more)
 
     def _result(self, operation: Operation, repeats: Mapping[tuple[str, str], Any]) -> Result:
         if isinstance(operation, Entry):
@@ -151,25 +160,24 @@ class Transaction:
                 plan.used += entry.record.usage.of(demand.limit.measure)
         return None
 
-    def _write_claims(self, cursor: Any) -> None:
+    def _write_claims(self) -> None:
         """Claim idempotency keys that are new; of two for the same one, the first has it."""
-        wanted: dict[tuple[str, str], int] = {}
+        wanted: dict[tuple[str, str], tuple[int, Reservation, Repeat]] = {}
         for number, result in enumerate(self.results):
             if isinstance(result, Reservation) and (repeat := result.repeat):
                 place = repeat.scope, repeat.key
                 if place in wanted:
                     self._let_go(number, result, repeat)
-                wanted.setdefault(place, number)
-        for place in sorted(wanted):
-            number = wanted[place]
-            result = self.results[number]
-            assert isinstance(result, Reservation) and result.repeat
-            if not self._claimed(cursor, result.repeat):
-                self._let_go(number, result, result.repeat)
+                wanted.setdefault(place, (number, result, repeat))
+        ordered = [wanted[place] for place in sorted(wanted)]
+        claims = [self._claim(repeat) for _, _, repeat in ordered]
+        for (number, result, repeat), claim in zip(ordered, claims, strict=True):
+            if claim.fetchone() is None:
+                self._let_go(number, result, repeat)
 
-    def _claimed(self, cursor: Any, repeat: Repeat) -> bool:
-        done = self._statements.run(
-            cursor,
+    def _claim(self, repeat: Repeat) -> Any:
+        """A cursor with a row where the key was claimed by that."""
+        return self._statements.run(
             "claim",
             scope=repeat.scope,
             idempotency_key=repeat.key,
@@ -177,14 +185,13 @@ class Transaction:
             worker=self._allowances.worker,
             at_ms=now_ms(),
         )
-        return done.fetchone() is not None
 
     def _let_go(self, number: int, reservation: Reservation, repeat: Repeat) -> None:
         for demand in reservation.demands:
             self.plans[demand.place].granted -= demand.amount
         self.results[number] = _busy(repeat)
 
-    def _write_counters(self, cursor: Any) -> None:
+    def _write_counters(self) -> None:
         worker = self._allowances.worker
         used, held = [], []
         for (limit_id, window_s), plan in sorted(self.plans.items()):
@@ -193,30 +200,30 @@ class Transaction:
                 used.append(own | {"more": plan.used})
             if plan.held != self._allowances.at((limit_id, window_s)).held:
                 held.append(own | {"worker": worker, "amount": plan.held})
-        self._statements.many(cursor, "use", used)
-        self._statements.many(cursor, "hold", held)
+        self._statements.many("use", used)
+        self._statements.many("hold", held)
 
-    def _write_records(self, cursor: Any) -> None:
+    def _write_records(self) -> None:
         entries = [
             each
             for each, result in zip(self._operations, self.results, strict=True)
             if isinstance(each, Entry) and result is None
         ]
         records = [each.record for each in entries if each.record]
-        self._statements.many(cursor, "record", (each.to_row() for each in records))
-        self._statements.many(cursor, "rollup", rollups_of(records))
+        self._statements.many("record", (each.to_row() for each in records))
+        self._statements.many("rollup", rollups_of(records))
         kept = [_content_of(each.record, each.content) for each in entries if each.record]
-        self._statements.many(cursor, "content", [each for each in kept if each])
+        self._statements.many("content", [each for each in kept if each])
         for each in entries:
             if each.reservation and each.reservation.repeat:
-                self._keep(cursor, each.reservation.repeat, each)
+                self._keep(each.reservation.repeat, each)
 
-    def _keep(self, cursor: Any, repeat: Repeat, entry: Entry) -> None:
+    def _keep(self, repeat: Repeat, entry: Entry) -> None:
         """Keep the answer to an idempotency key, or give the key up where there is none."""
         if entry.kept is None or entry.record is None:
-            self._run(cursor, "drop", repeat)
+            self._run("drop", repeat)
             return
-        self._run(cursor, "keep", repeat, at_ms=entry.record.at_ms, **vars(entry.kept))
+        self._run("keep", repeat, at_ms=entry.record.at_ms, **entry.kept._asdict())
 
 
 def _content_of(record: Record, content: Content | None) -> dict[str, Any] | None:

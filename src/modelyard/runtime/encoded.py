@@ -281,6 +281,8 @@ def of_pieces(outputs: Sequence[NDArray[np.float32]], width: int) -> PieceOutput
     if not outputs:
         return np.zeros((0, width), dtype=np.float32)
     if outputs[0].ndim == 1:
+        if len(outputs) == 1:
+            return outputs[0][None].astype(np.float32, copy=False)
         return np.stack(outputs).astype(np.float32, copy=False)
     return Ragged(np.concatenate(outputs), np.cumsum([len(own) for own in outputs]))
 

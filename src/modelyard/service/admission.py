@@ -4,9 +4,8 @@ Every family of the API goes through `Admission.predict`. Rows are reserved on a
 settled on completion, so metering has one choke-point.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,10 +34,17 @@ BYTES_IN_JSON = 20
 
 @dataclass
 class Ticket:
-    """What a request has reserved; `usage` is set once it has been answered."""
+    """What a request has reserved, until it is left; `usage` is set once it has been answered."""
 
     rows: int
+    settle: "Callable[[Ticket], None]"
     usage: Usage | None = None
+
+    def __enter__(self) -> "Ticket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.settle(self)
 
 
 class Admission:
@@ -101,14 +107,14 @@ class Admission:
         """What is made of the outputs of rows, and what they used."""
         check_limits(rows, self._limits, self._runtime.columns.words)
         self._batcher.refuse_if_full()  # before any work is done for them
-        with self.admitted(len(rows)) as ticket:
+        with self._admit(len(rows)) as ticket:
             encoded, pools = await self._encoder.encoded(rows)
             usage = self._usage(rows, encoded)
             if visit:
                 await visit.reserve(usage)
             done = await self._batcher.outputs(encoded)
             answers = await made(of_rows(done.outputs, encoded), pools)
-            used = replace(usage, compute_us=round(1e6 * done.compute_s))
+            used = usage._replace(compute_us=round(1e6 * done.compute_s))
             ticket.usage = used if is_counted else None
             if visit:
                 visit.settle(used, round(1e6 * done.queue_s))
@@ -125,15 +131,6 @@ class Admission:
         named = sum(len(pool.without) for pool in pools or ())
         return BYTES_IN_JSON * (numbers.size * (len(index.ids) if index else 1) + named)
 
-    @contextmanager
-    def admitted(self, rows: int) -> Iterator[Ticket]:
-        """From admission to settlement, whatever happens between."""
-        ticket = self._admit(rows)
-        try:
-            yield ticket
-        finally:
-            self._settle(ticket)
-
     def _admit(self, rows: int) -> Ticket:
         if self._admitted_rows + rows > self._most_rows:
             raise ServiceBusy(
@@ -141,7 +138,7 @@ class Admission:
                 f"{self._most_rows:,} at once; send the request again a little later."
             )
         self._admitted_rows += rows
-        return Ticket(rows)
+        return Ticket(rows, self._settle)
 
     def _settle(self, ticket: Ticket) -> None:
         self._admitted_rows -= ticket.rows

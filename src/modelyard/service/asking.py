@@ -18,6 +18,7 @@ from modelyard.service.catalogue import AT, Catalogue, Served
 from modelyard.service.metering import CALLER, VISIT, Visit
 from modelyard.service.metrics import Metrics
 
+NOBODY = nullcontext()
 _shadows: set["asyncio.Task[None]"] = set()
 """Held, as an event loop holds tasks by weak references alone."""
 
@@ -55,7 +56,7 @@ class Asked:
     ) -> None:
         """Have a release asked beside; it is held from now on, not from the task's beginning."""
         held = ExitStack()
-        held.enter_context(shadow.busy())
+        held.enter_context(shadow)
         task = asyncio.create_task(self._shadowed(shadow, rows, answers))
         _shadows.add(task)
         task.add_done_callback(_shadows.discard)
@@ -108,7 +109,7 @@ def asked(
     if visit:
         visit.ask(served.info.name, served.info.version)
     shadow = catalogue.shadow_of(name, version, served)
-    with served.busy(), shadow.busy() if shadow else nullcontext():
+    with served, shadow or NOBODY:
         yield Asked(served, shadow, visit, metrics)
 
 

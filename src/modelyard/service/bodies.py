@@ -40,20 +40,29 @@ class JsonReply(JSONResponse):
         return self._encode(content).encode()
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """A header of a request, by its name in small letters; the first of several."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            found: str = value.decode("latin-1")
+            return found
+    return None
+
+
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """The whole body, inflated; neither form may be over `limit_bytes`.
 
     Raises RequestTooLarge as soon as the limit is passed, RequestInvalid, HTTPException (408,
     415), and starlette's ClientDisconnect.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = (header(request, b"content-encoding") or "identity").strip().lower()
     if encoding not in (*ENCODINGS, "identity"):
         raise HTTPException(
             415,
             f"The body's Content-Encoding is {encoding[:80]!r}; send it plain, as gzip or as "
             "deflate.",
         )
-    declared = request.headers.get("content-length", "")
+    declared = header(request, b"content-length") or ""
     if declared.isdecimal() and (len(declared) > 15 or int(declared) > limit_bytes):
         raise _too_large(limit_bytes)
     try:
@@ -154,7 +163,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 
 def check_json_type(request: Request) -> None:
     """Refuse a body that says it is something other than JSON: HTTPException 415."""
-    declared = request.headers.get("content-type", "")
+    declared = header(request, b"content-type") or ""
     if declared.partition(";")[0].strip().lower() not in JSON_TYPES:
         raise HTTPException(
             415,

@@ -7,8 +7,7 @@ versions by weight: each caller stays on one side as long as the weights are the
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -65,15 +64,14 @@ class Served:
         """Its output tensors."""
         return outputs_of(self.info)
 
-    @contextmanager
-    def busy(self) -> Iterator["Served"]:
+    def __enter__(self) -> "Served":
         """Hold the release for a request; one that is to leave goes after its last."""
         self.in_flight += 1
-        try:
-            yield self
-        finally:
-            self.in_flight -= 1
-            self.close_if_done()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
+        self.close_if_done()
 
     def leave(self) -> None:
         """Let go of its threads once no request needs them."""

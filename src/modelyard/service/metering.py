@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -39,15 +39,17 @@ from modelyard.ledger.entries import (
 from modelyard.ledger.ledger import Ledger
 from modelyard.ledger.limits import NOTHING, Limit, Usage, spend_micros
 from modelyard.ledger.roles import Right, may
+from modelyard.service.bodies import header
 from modelyard.service.rate_headers import rate_headers
 from modelyard.service.release_info import Column
 
 Answer = Callable[[Request], Awaitable[Response]]
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-READ_BY = ("content-type", "content-encoding", "inference-header-content-length")
+READ_BY = (b"content-type", b"content-encoding", b"inference-header-content-length")
 """Headers by which a body is read: with another of them the same bytes are another request."""
 KEPT_HEADERS = ("content-type", "inference-header-content-length")
 REQUEST_ID = "X-Request-Id"
+RAW_ID = REQUEST_ID.lower().encode()
 SOON_SECONDS = 0.2
 """After so long a key is looked up again, as it may have been revoked meanwhile."""
 VISIT = "modelyard.visit"
@@ -56,7 +58,7 @@ CALLER = "modelyard.caller"
 _IDS = random.Random(secrets.token_bytes(16))  # noqa: S311 – unlike any other, and no secret
 
 
-@dataclass
+@dataclass(slots=True)
 class Visit:
     """A request of a customer, from its key to its record."""
 
@@ -136,7 +138,7 @@ class Visit:
 
     def _priced(self, usage: Usage) -> Usage:
         prices = self.caller.prices_of(self.release)
-        return replace(usage, spend_micros=spend_micros(usage, prices)) if prices else usage
+        return usage._replace(spend_micros=spend_micros(usage, prices)) if prices else usage
 
 
 class Repeated(Exception):
@@ -197,7 +199,8 @@ class Meter:
         entry = visit.entry(outcome, response.status_code, _kept(response, visit) if key else None)
         await self._ledger.settle(entry)
         standings = visit.reservation.standings if visit.reservation else ()
-        response.headers.update({REQUEST_ID: visit.id} | rate_headers(standings))
+        response.raw_headers.append((RAW_ID, visit.id.encode()))
+        response.raw_headers += rate_headers(standings)
         return response
 
 
@@ -211,7 +214,7 @@ class _Digest:
     def __init__(self, request: Request):
         self._receive: Receive = request.receive
         self._sum = hashlib.sha256()
-        told = (request.headers.get(name, "") for name in READ_BY)
+        told = (header(request, name) or "" for name in READ_BY)
         for part in (request.method, request.scope["path"], *told):
             self._sum.update(part.encode() + b"\0")
 
@@ -228,14 +231,14 @@ class _Digest:
 
 
 def _key_in(request: Request) -> str:
-    kind, _, text = request.headers.get("authorization", "").partition(" ")
+    kind, _, text = (header(request, b"authorization") or "").partition(" ")
     if kind.lower() != "bearer" or not text.strip():
         raise KeyRefused("The request has no key; send it as `Authorization: Bearer KEY`.")
     return text.strip()
 
 
 def _idempotency_key(request: Request) -> str | None:
-    found: str | None = request.headers.get("idempotency-key")
+    found = header(request, b"idempotency-key")
     if found is not None and not IDEMPOTENCY_KEY.fullmatch(found):
         raise RequestInvalid(
             "The Idempotency-Key has 1 to 255 printable characters of ASCII without spaces; use a "

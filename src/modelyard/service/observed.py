@@ -61,6 +61,11 @@ class Observed:
         self._metrics = metrics
         self._routes = sorted(routes, key=lambda route: route.answers is None)
         self._refusals = refusals
+        self._answers = {
+            route.path: self._metered(route.path, route.answers)
+            for route in self._routes
+            if route.answers
+        }
         self._methods: dict[str, list[str]] = {}
         for route in self._routes:
             known = self._methods.get(route.path, ())
@@ -87,8 +92,7 @@ class Observed:
         try:
             if method == "POST" and route and route.answers and found:
                 own = {**scope, "path_params": found.groupdict()}
-                answers = self._metered(route.path, route.answers)
-                await self._answer(answers, Request(own, receive), receive, sent)
+                await self._answer(self._answers[route.path], Request(own, receive), receive, sent)
             else:
                 inner = {**scope, "method": "GET"} if method == "HEAD" else scope
                 methods = self._methods[route.path] if route else []
