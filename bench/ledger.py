@@ -216,12 +216,12 @@ def _seconds_of(engine: Engine, period: usage.Period, scope: customers.Scope) ->
 NUMBERS = {
     "sqlite": "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s "
     "WHERE n + 1 < :many) ",
-    "postgresql": "WITH s AS (SELECT generate_series(0, :many - 1) AS n) ",
+    "postgresql": "WITH s AS (SELECT generate_series(0, CAST(:many AS BIGINT) - 1) AS n) ",
 }
 
 
 def _fill(engine: Engine) -> None:
-    """Records of a month, made by the database itself."""
+    """Records of a month in their order, made by the database itself."""
     kind = engine.dialect.name
     insert = (
         "INSERT INTO records (id, at_ms, organisation_id, project_id, key_id, release, version, "
@@ -229,10 +229,11 @@ def _fill(engine: Engine) -> None:
         "latency_us, queue_us) "
     )
     values = (
-        "SELECT 'req_' || n, (n % :hours) * 3600000 + n % 3600000, 'org-' || (n % 20), "
+        "SELECT 'req_' || n, n * :span_ms / :many, 'org-' || (n % 20), "
         "'prj-' || (n % 20), 'key-' || (n % 40), 'reviews', '1', '/v1', 'answered', 200, 1, "
         "1 + n % 3, 20 + n % 11, 0, 1500, 0, 20000, 10000 FROM s"
     )
     order = NUMBERS[kind] + insert if kind == "sqlite" else insert + NUMBERS[kind]
     with writing(engine) as connection:
-        connection.execute(text(order + values), {"many": MANY_RECORDS, "hours": HOURS})
+        numbers = {"many": MANY_RECORDS, "span_ms": HOURS * 3_600_000}
+        connection.execute(text(order + values), numbers)
