@@ -15,6 +15,8 @@ from modelyard.ledger.entries import Demand, Place, Reservation, Standing
 from modelyard.ledger.limits import Limit
 
 SHARE = 64
+MOST_SHARE = 48
+"""No more than so small a share of what is left is held beyond need."""
 
 
 @dataclass
@@ -134,7 +136,7 @@ class Allowances:
         needed = self.taken(place, plan)
         plan.left = own.limit.amount - used - plan.used - others - needed
         is_exact = plan.is_idle or own.limit.measure == "at_once"
-        plan.slack = 0 if is_exact else max(0, plan.left) // SHARE
+        plan.slack = 0 if is_exact else _slack(max(0, plan.left), own.held - needed)
         plan.reserved, plan.held = own.reserved, needed + plan.slack
         own.room = max(0, min(plan.slack, own.held - own.reserved))
 
@@ -158,6 +160,16 @@ class Allowances:
             for own in self._all.values():
                 own.is_idle = True
         return found
+
+
+def _slack(left: int, spare: int) -> int:
+    """How much is held beyond need; where `spare` is about right it stays, and is not written.
+
+    >>> _slack(6400, 0), _slack(6300, 100), _slack(3200, 100)
+    (100, 100, 50)
+    """
+    most = left // MOST_SHARE
+    return spare if most // 2 <= spare <= most else left // SHARE
 
 
 def _is_over(own: Allowance) -> bool:
