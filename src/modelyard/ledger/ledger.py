@@ -185,7 +185,8 @@ class Ledger:
 
     def _wake(self) -> None:
         with self._changed:
-            self._changed.notify()
+            if self._queue:  # unless the thread has come by already
+                self._changed.notify()
 
     def _work(self) -> None:
         while batch := self._taken():

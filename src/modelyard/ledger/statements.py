@@ -42,7 +42,7 @@ class Statements:
         """A transaction, which is on disk at the end.
 
         With PostgreSQL what is asked goes out at once and is waited for where it is read, so most
-        transactions take two round trips (pipeline mode of libpq).
+        transactions take three round trips (pipeline mode of libpq).
         Raises LedgerAway; or what the driver does where the fault is in what was asked of it.
         """
         driver: Any = self._engine.dialect.dbapi

@@ -55,7 +55,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     Raises RequestTooLarge as soon as the limit is passed, RequestInvalid, HTTPException (408,
     415), and starlette's ClientDisconnect.
     """
-    encoding = (header(request, b"content-encoding") or "identity").strip().lower()
+    declared_encoding = header(request, b"content-encoding")
+    encoding = "identity" if declared_encoding is None else declared_encoding.strip().lower()
     if encoding not in (*ENCODINGS, "identity"):
         raise HTTPException(
             415,
