@@ -72,16 +72,11 @@ def gated(folder: Path, limits: Serve = LIMITS) -> Iterator[tuple[str, Gate]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness of its own")
 def test_the_graph_gives_way_to_what_answers(plain: Runtime) -> None:
     batcher = Batcher(plain.graph, Metrics(), 1000)
-    encoded = plain.encode([{COLUMN: "good"}])
-    asyncio.run(_outputs(batcher, encoded))
+    asyncio.run(batcher.outputs(plain.encode([{COLUMN: "good"}])))
     nice = {each.native_id: each.name for each in threading.enumerate()}
     own = [os.getpriority(os.PRIO_PROCESS, n) for n, name in nice.items() if "graph-" in name and n]
     batcher.close()
     assert own and set(own) == {os.getpriority(os.PRIO_PROCESS, 0) + 10}
-
-
-async def _outputs(batcher: Batcher, encoded: Encoded) -> None:
-    await batcher.outputs(encoded)
 
 
 def post(url: str, texts: list[str]) -> httpx.Response:
