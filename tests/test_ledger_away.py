@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +18,10 @@ from modelyard.ledger.database import hurried, opened, reading, writing
 from modelyard.ledger.directory import Directory
 from modelyard.ledger.entries import Claim, Entry, Repeat, Reservation
 from modelyard.ledger.ledger import Ledger
-from modelyard.ledger.limits import Usage
+from modelyard.ledger.limits import Limit, Usage
 from modelyard.ledger.revisions import ready
 from modelyard.ledger.transaction import Transaction
 from modelyard.ledger.workers import Others, let_go
-
-COMMIT = "sqlalchemy.pool.base._ConnectionFairy.commit"
 
 
 @pytest.fixture
@@ -30,6 +29,11 @@ def ledger(engine: Engine) -> Iterator[Ledger]:
     made = Ledger(engine)
     yield made
     made.close()
+
+
+def limit_in(engine: Engine) -> Limit:
+    customers.add_organisation(engine, "acme")
+    return customers.set_limit(engine, "organisation", "acme", "rows", 6400)
 
 
 def rows_counted(engine: Engine) -> int:
@@ -48,14 +52,12 @@ def test_a_commit_whose_end_is_not_heard_is_looked_up(
 ) -> None:
     broken: type[Exception] = engine.dialect.dbapi.OperationalError  # type: ignore[union-attr]
 
-    def commit(self: Any) -> Any:
-        if self is not ledger._statements._connection:  # some other work
-            return self.dbapi_connection.commit()
+    def commit(connection: Any) -> None:
         monkeypatch.undo()
         if commits:
-            self.dbapi_connection.commit()
+            connection.commit()
         else:
-            self.dbapi_connection.rollback()
+            ledger._statements.close()
         if strikes_off:
             with writing(engine) as connection:
                 let_go(connection, ledger.worker)
@@ -63,7 +65,7 @@ def test_a_commit_whose_end_is_not_heard_is_looked_up(
 
     async def ask() -> None:
         await ledger.settle(Entry(record(Usage(rows=1))))
-        monkeypatch.setattr(COMMIT, commit, raising=False)
+        monkeypatch.setattr(type(ledger._statements._connection), "commit", commit)
         settled = ledger.settle(Entry(record(Usage(rows=2))))
         if commits:
             await settled
@@ -84,6 +86,29 @@ async def eventually_settled(ledger: Ledger, entry: Entry) -> None:
         except LedgerAway:
             continue
     raise AssertionError("the ledger takes nothing any more")
+
+
+def test_a_worker_that_was_struck_off_keeps_no_file_locked(tmp_path: Path) -> None:
+    """Where a file has no write-ahead log, as on a network disk, who reads stops who writes."""
+    url = f"sqlite:///file:{tmp_path}/ledger.sqlite3?vfs=unix-dotfile&uri=true"
+    engine = ready(opened(url))
+    with engine.connect() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        assert mode == "delete"
+    limit = limit_in(engine)
+    ledger = Ledger(engine)
+
+    async def ask() -> None:
+        await ledger.reserve(Claim((demand(limit, 1),), Repeat("p", "one", b"1" * 32)))
+        with writing(engine) as connection:
+            let_go(connection, ledger.worker)
+        await ledger.reserve(Claim((demand(limit, 1),), Repeat("p", "two", b"2" * 32)))
+        await ledger.settle(Entry(record(Usage(rows=1))))
+
+    asyncio.run(ask())
+    ledger.close()
+    assert rows_counted(engine) == 1
+    engine.dispose()
 
 
 def test_one_that_cannot_be_written_spoils_no_other(engine: Engine, ledger: Ledger) -> None:
@@ -254,8 +279,7 @@ def test_a_database_that_does_not_answer_has_nobody_wait_for_long(
 def test_what_one_by_one_has_written_stays_whatever_comes_after(
     engine: Engine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit_org = customers.add_organisation(engine, "acme")
-    limit = customers.set_limit(engine, "organisation", limit_org["id"], "rows", 6400)
+    limit = limit_in(engine)
     write = Transaction.write
     tries: list[int] = []
 

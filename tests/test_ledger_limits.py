@@ -181,3 +181,36 @@ def test_what_is_granted_as_the_request_goes_is_let_go(engine: Engine, ledger: L
         await ledger.settle(Entry(record(Usage(rows=1)), held_by(await ledger.reserve(again))))
 
     asyncio.run(ask())
+
+
+def test_a_counter_that_went_with_its_limit_is_made_before_a_later_one_is_locked(
+    engine: Engine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever locks a later one first may wait for another that waits for it."""
+    limits = [limit_of(engine, 6400, measure) for measure in ("rows", "tokens")]
+    run: Callable[..., Any] = Statements.run
+    ran: list[tuple[str, int]] = []
+
+    def running(self: Statements, name: str, **values: Any) -> Any:
+        if name == "beat":
+            ran.clear()
+        elif name in ("counter", "used"):
+            ran.append((name, values["limit_id"]))
+        return run(self, name, **values)
+
+    async def once() -> None:
+        held = await ledger.reserve(Claim(tuple(demand(each, 1) for each in limits)))
+        await ledger.settle(Entry(record(Usage(rows=1, tokens=1)), held_by(held)))
+
+    async def ask() -> None:
+        await once()
+        customers.remove_limit(engine, limits[0].id)
+        monkeypatch.setattr(Statements, "run", running)
+        await once()
+
+    asyncio.run(ask())
+    monkeypatch.undo()
+    first, second = (each.id for each in limits)
+    assert ran[:4] == [("counter", first), ("used", first), ("counter", second), ("used", second)]
+    with reading(engine) as connection:
+        assert connection.execute(select(func.count()).select_from(schema.records)).scalar() == 2

@@ -8,7 +8,7 @@ use (O'Neil 1986, The escrow transactional method).
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelyard.ledger.entries import Demand, Place, Reservation, Standing
@@ -150,6 +150,12 @@ class Allowances:
                     own.held, own.is_known = plan.held, True
                     own.reserved += plan.granted - plan.freed
                 own.room = max(0, own.held - own.reserved)
+
+    def doubt(self, places: Iterable[Place]) -> None:
+        """Have the next transaction see to it that counters are there."""
+        with self.lock:
+            for place in places:
+                self._all[place].is_known = False
 
     def idle(self) -> list[Place]:
         """Counters of which more is held than reserved, and nothing was taken since last asked."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Engine, insert, select
 
@@ -26,8 +25,8 @@ from modelyard.ledger.entries import (
     Reservation,
     Result,
 )
-from modelyard.ledger.statements import Statements
-from modelyard.ledger.transaction import Transaction
+from modelyard.ledger.statements import Asked, Statements
+from modelyard.ledger.transaction import CounterGone, Transaction
 from modelyard.ledger.workers import Others, let_go, this_host
 
 MOST_TOGETHER = 512
@@ -253,6 +252,7 @@ class Ledger:
         """What waits; after a while without anything, a beat; nothing at the end."""
         with self._changed:
             if not self._queue and not self._is_closed:
+                self._is_due_to_wake = False  # a wake-up may have come while this was not waiting
                 self._changed.wait(AWAY_SECONDS if self._failure else BEAT_SECONDS)
             self._is_due_to_wake = False
             batch, self._queue = self._queue[:MOST_TOGETHER], self._queue[MOST_TOGETHER:]
@@ -265,11 +265,15 @@ class Ledger:
             with self._statements.transaction():
                 beat = self._beats()
                 transaction.ask()
-                if beat.fetchone() is None:
+                if beat.row() is None:
                     raise _StruckOff
                 transaction.write()
         except _StruckOff:
             return self._again(operations)
+        except CounterGone:
+            self._allowances.done(transaction.plans, False)
+            self._allowances.doubt(transaction.plans)
+            return self._written(operations, idle)
         except LedgerAway as error:
             return self._unheard(transaction, operations, error)
         except Exception as error:  # noqa: BLE001 – whatever it is, nobody may be left waiting
@@ -312,8 +316,8 @@ class Ledger:
                 found.append(_as_away(broken))
         return found
 
-    def _beats(self) -> Any:
-        """Number this transaction; a cursor without a row where this worker was struck off."""
+    def _beats(self) -> Asked:
+        """Number this transaction; has no row where this worker was struck off."""
         own = {"worker": self.worker, "old": self._beat, "new": self._beat + 1}
         return self._statements.run("beat", **own)
 

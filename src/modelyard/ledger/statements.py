@@ -4,11 +4,13 @@ What writes requests down speaks to the driver itself. A layer that builds and c
 would cost several times what the database does with them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from sqlalchemy import Engine, bindparam, delete, func, insert, literal_column, null, select, update
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as numbered
 from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard.ledger import schema
@@ -20,6 +22,29 @@ PLACE = ("limit_id", "window_s")
 KEY = ("scope", "idempotency_key")
 
 
+class Asked(Protocol):
+    """A statement that was sent to the database."""
+
+    def row(self) -> Sequence[Any] | None:
+        """The first row of what it found, which may have to be waited for."""
+
+
+class Connection(Protocol):
+    """A connection of the driver; the parameters of a text are by position."""
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    def send(self, name: str, text: str, values: Sequence[Any]) -> Asked:
+        """Run a statement."""
+
+    def send_all(self, name: str, text: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one for each row of values."""
+
+    def commit(self) -> None:
+        """Have all that was run be on disk."""
+
+
 class Statements:
     """Runs statements by name with values by name, in transactions of a connection of its own."""
 
@@ -27,79 +52,100 @@ class Statements:
         self._engine = engine
         self._is_postgresql = engine.dialect.name == POSTGRESQL
         self._texts = {name: self._text(each) for name, each in _all_of(engine).items()}
-        self._connection: Any = None
-        self._pipeline = ExitStack()
+        self._pooled: Any = None
+        self._connection: Connection | None = None
         self.is_unsure = False
         """Whether the last transaction was to be committed, and nothing was heard of it."""
 
-    def _text(self, statement: Any) -> tuple[str, tuple[str, ...] | None]:
-        compiled = statement.compile(dialect=self._engine.dialect)
-        names = compiled.positiontup
-        return str(compiled), None if names is None else tuple(names)
+    def _text(self, statement: Any) -> tuple[str, tuple[str, ...]]:
+        dialect: Any = numbered() if self._is_postgresql else self._engine.dialect  # type: ignore[no-untyped-call]
+        compiled = statement.compile(dialect=dialect)
+        return str(compiled), tuple(compiled.positiontup)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A transaction, which is on disk at the end.
 
-        With PostgreSQL what is asked goes out at once and is waited for where it is read, so most
-        transactions take three round trips (pipeline mode of libpq).
+        With PostgreSQL what is asked goes out together and is waited for where it is read, so most
+        transactions take two round trips.
         Raises LedgerAway; or what the driver does where the fault is in what was asked of it.
         """
         driver: Any = self._engine.dialect.dbapi
         ours = tuple(getattr(driver, each.__name__) for each in OURS)
         self.is_unsure = False
         try:
-            self._connection = self._connection or self._connected()
-            if not self._is_postgresql:
-                self._connection.cursor().execute("BEGIN IMMEDIATE")
+            own = self._connection = self._connection or self._connected()
+            own.begin()
             yield
             self.is_unsure = True
-            self._connection.commit()
+            own.commit()
             self.is_unsure = False
         except BaseException as broken:
-            self._let_go()
+            self.close()
             if isinstance(broken, ours):  # the database has refused it, and has undone the rest
                 self.is_unsure = False
             elif isinstance(broken, driver.Error | SQLAlchemyError):
                 raise away(broken) from broken
             raise
 
-    def _connected(self) -> Any:
-        connection: Any = self._engine.raw_connection()
-        if self._is_postgresql:  # as long as the connection lives, as an end costs a round trip
-            self._pipeline.enter_context(connection.driver_connection.pipeline())
-        return connection
+    def _connected(self) -> Connection:
+        self._pooled = self._engine.raw_connection()
+        if not self._is_postgresql:
+            return _OfSQLite(self._pooled)
+        from modelyard.ledger.pipeline import Pipeline  # which needs the extra "postgresql"
 
-    def _let_go(self) -> None:
-        """Give up the connection, whose transaction is undone by that."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            if not self._is_postgresql:  # a cursor that an error holds would keep the file locked
-                with suppress(Exception):
-                    connection.rollback()
-            connection.invalidate()
-            with suppress(Exception):  # nothing is sent on what is closed
-                self._pipeline.close()
+        return Pipeline(self._pooled.driver_connection)
 
     def close(self) -> None:
-        """Give the connection up; nothing is under way."""
-        self._let_go()
+        """Give the connection up; what is under way is undone by that."""
+        pooled, self._pooled, self._connection = self._pooled, None, None
+        if pooled is not None:
+            if not self._is_postgresql:
+                with suppress(Exception):
+                    pooled.rollback()
+            pooled.invalidate()
 
-    def run(self, name: str, **values: Any) -> Any:
-        """Run one; a cursor with its rows."""
+    def run(self, name: str, **values: Any) -> Asked:
+        """Run one."""
         text, names = self._texts[name]
-        cursor = self._connection.cursor()
-        cursor.execute(text, values if names is None else [values[each] for each in names])
-        return cursor
+        assert self._connection
+        return self._connection.send(name, text, [values[each] for each in names])
 
     def many(self, name: str, rows: Iterable[Row]) -> None:
         """Run one for each row of values."""
         text, names = self._texts[name]
-        listed = list(rows)
-        if listed:
-            self._connection.cursor().executemany(
-                text, listed if names is None else [[row[n] for n in names] for row in listed]
-            )
+        assert self._connection
+        if listed := [[row[each] for each in names] for row in rows]:
+            self._connection.send_all(name, text, listed)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a statement has found; a cursor with more rows would keep the file locked."""
+
+    rows: Sequence[Sequence[Any]]
+
+    def row(self) -> Sequence[Any] | None:
+        return self.rows[0] if self.rows else None
+
+
+@dataclass(frozen=True)
+class _OfSQLite:
+    """A connection of SQLite, where a transaction that will write waits for its turn at once."""
+
+    driver: Any
+
+    def begin(self) -> None:
+        self.driver.cursor().execute("BEGIN IMMEDIATE")
+
+    def send(self, name: str, text: str, values: Sequence[Any]) -> Asked:
+        return _Found(self.driver.cursor().execute(text, values).fetchall())
+
+    def send_all(self, name: str, text: str, rows: Sequence[Sequence[Any]]) -> None:
+        self.driver.cursor().executemany(text, rows)
+
+    def commit(self) -> None:
+        self.driver.commit()
 
 
 def _all_of(engine: Engine) -> dict[str, Any]:

@@ -28,10 +28,17 @@ from modelyard.ledger.entries import (
     Standing,
 )
 from modelyard.ledger.limits import USED
-from modelyard.ledger.statements import Statements
+from modelyard.ledger.statements import Asked, Statements
 
 BUSY_SECONDS = 1
 """After so long a request that is being answered may be sent again."""
+
+
+class CounterGone(Exception):
+    """A limit was removed, and with it a counter that is no longer seen to; nothing is written.
+
+    Another try makes the counter before it locks any that comes later, as all have to.
+    """
 
 
 class Transaction:
@@ -52,8 +59,8 @@ class Transaction:
         self.results: list[Result] = []
         self._used: dict[Place, int] = {}
         self._others: dict[Place, int] = {}
-        self._looks: dict[Place, tuple[Any, Any]] = {}
-        self._answers: dict[tuple[str, str], Any] = {}
+        self._looks: dict[Place, tuple[Asked, Asked]] = {}
+        self._answers: dict[tuple[str, str], Asked] = {}
 
     def ask(self) -> None:
         """Lock the counters, and ask for what has to be known; nothing is waited for."""
@@ -77,9 +84,9 @@ class Transaction:
             self._answers[repeat.scope, repeat.key] = self._run("answer", repeat)
 
     def write(self) -> None:
-        """Write all; nothing holds before it is committed."""
+        """Write all; nothing holds before it is committed. Raises CounterGone."""
         self._see()
-        found = {place: cursor.fetchone() for place, cursor in self._answers.items()}
+        found = {place: asked.row() for place, asked in self._answers.items()}
         repeats = {place: row for place, row in found.items() if row}
         with self._allowances.lock:
             self.results = [self._result(each, repeats) for each in self._operations]
@@ -96,21 +103,18 @@ class Transaction:
         """Have a counter be there."""
         self._statements.run("counter", limit_id=place[0], window_s=place[1], used=0)
 
-    def _look(self, place: Place) -> tuple[Any, Any]:
-        """Lock a counter; cursors of what is used, and what other workers hold of it."""
+    def _look(self, place: Place) -> tuple[Asked, Asked]:
+        """Lock a counter; ask what is used, and what other workers hold of it."""
         run, own = self._statements.run, {"limit_id": place[0], "window_s": place[1]}
         return run("used", **own), run("others", **own, worker=self._allowances.worker)
 
     def _see(self) -> None:
-        """Read what was asked of the counters."""
+        """Read what was asked of the counters; raises CounterGone."""
         for place, (used, others) in self._looks.items():
-            row = used.fetchone()
-            while row is None:  # another has removed the limit, and with it the counter, meanwhile
-                self._count(place)
-                used, others = self._look(place)
-                row = used.fetchone()
-            self._used[place] = int(row[0])
-            self._others[place] = int(others.fetchone()[0])
+            row, held = used.row(), others.row()
+            if row is None or held is None:
+                raise CounterGone
+            self._used[place], self._others[place] = int(row[0]), int(held[0])
 
     def _demands(self, operation: Operation) -> Sequence[Demand]:
         own = operation if isinstance(operation, Claim) else operation.reservation
@@ -118,7 +122,7 @@ class Transaction:
             return own.demands
         return ()
 
-    def _run(self, name: str, repeat: Repeat, **more: Any) -> Any:
+    def _run(self, name: str, repeat: Repeat, **more: Any) -> Asked:
         return self._statements.run(name, own_scope=repeat.scope, own_key=repeat.key, **more)
 
     def _result(self, operation: Operation, repeats: Mapping[tuple[str, str], Any]) -> Result:
@@ -172,11 +176,11 @@ class Transaction:
         ordered = [wanted[place] for place in sorted(wanted)]
         claims = [self._claim(repeat) for _, _, repeat in ordered]
         for (number, result, repeat), claim in zip(ordered, claims, strict=True):
-            if claim.fetchone() is None:
+            if claim.row() is None:
                 self._let_go(number, result, repeat)
 
-    def _claim(self, repeat: Repeat) -> Any:
-        """A cursor with a row where the key was claimed by that."""
+    def _claim(self, repeat: Repeat) -> Asked:
+        """Claim a key; has a row where it was not taken."""
         return self._statements.run(
             "claim",
             scope=repeat.scope,
