@@ -136,18 +136,19 @@ def _table(rows: Sequence[dict[str, object]]) -> str:
         f"Measured by `make bench`; written {datetime.date.today().isoformat()}. "
         "The same rows, for programs: [results.json](results.json).",
         "",
-        "| what | figure | from – to | bar | holds | measured on | command | commit |",
-        "|---|---|---|---|---|---|---|---|",
+        "| what | figure | from – to | bar | holds | measured on | command | commit | machine |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    machines = sorted({str(row["machine"]) for row in rows})
     for row in rows:
         lines.append(
             f"| {row['name']} | {_number(row['value'])} {row['unit']} | "
             f"{_number(row['low'])} – {_number(row['high'])} | {row['op']} {row['bar']} | "
             f"{'yes' if row['holds'] else '**no**'} | {row['measured_on']} | "
-            f"`{row['command']}` | {row['commit']} |"
+            f"`{row['command']}` | {row['commit']} | {machines.index(str(row['machine'])) + 1} |"
         )
-    machines = sorted({str(row["machine"]) for row in rows})
-    return "\n".join([*lines, "", "Machine: " + "; ".join(machines) + "."]) + "\n"
+    told = [f"{number}. {each}" for number, each in enumerate(machines, 1)]
+    return "\n".join([*lines, "", "Machines:", "", *told]) + "\n"
 
 
 def _number(value: object) -> str:
