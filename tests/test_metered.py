@@ -166,6 +166,21 @@ def test_the_same_idempotency_key_gets_the_first_answer_once_counted(customer: C
     assert customer.used() == (2, 3)
 
 
+def test_an_answer_that_cannot_be_kept_lets_go_of_what_it_reserved(
+    customer: Customer, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customers.set_limit(engine, "project", "web", "at_once", 1)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("modelyard.service.metering._kept", fail)
+    assert customer.ask(Idempotency_Key="once").status_code == 500
+    monkeypatch.undo()
+    assert customer.ask(Idempotency_Key="once").status_code == 200
+    assert customer.used() == (1, 1)
+
+
 def test_limits_are_told_and_kept(customer: Customer, engine: Engine) -> None:
     customers.set_limit(engine, "organisation", "acme", "rows", 5, "month")
     customers.set_limit(engine, "project", "web", "requests", 2, is_hard=False)

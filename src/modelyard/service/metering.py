@@ -189,14 +189,12 @@ class Meter:
         visit = request.scope[VISIT] = Visit(caller, look_up, route, self._ledger, repeat)
         try:
             response = await answer(request)
+            entry = _entry(visit, response, is_kept=bool(key))
         except Repeated as repeated:
             return _again(repeated.kept)
         except BaseException as error:
             self._ledger.note(visit.entry(*_ended(error)))
             raise
-        has_ended = response.status_code >= 400
-        outcome = "refused" if has_ended else "answered"
-        entry = visit.entry(outcome, response.status_code, _kept(response, visit) if key else None)
         await self._ledger.settle(entry)
         standings = visit.reservation.standings if visit.reservation else ()
         response.raw_headers.append((RAW_ID, visit.id.encode()))
@@ -264,6 +262,11 @@ def _ended(error: BaseException) -> tuple[str, int]:
     if status == CLIENT_GONE:
         return "gone", status
     return ("refused" if Refusals.is_known(error) else "failed"), status
+
+
+def _entry(visit: Visit, response: Response, *, is_kept: bool) -> Entry:
+    outcome = "refused" if response.status_code >= 400 else "answered"
+    return visit.entry(outcome, response.status_code, _kept(response, visit) if is_kept else None)
 
 
 def _kept(response: Response, visit: Visit) -> Kept:
