@@ -59,10 +59,7 @@ class Pipeline:
         self._flush()
         while self._unread:
             self._read()
-        while (result := self._next()) is None:
-            continue
-        if result.status != pq.ExecStatus.PIPELINE_SYNC:
-            raise error_from_result(result)
+        self._good(self._next(), pq.ExecStatus.PIPELINE_SYNC)
 
     def send(self, name: str, text: str, values: Sequence[Any]) -> Sent:
         """Have a statement be sent, prepared once by its name; its parameters are $1 and on."""
@@ -102,13 +99,15 @@ class Pipeline:
         return self._adapter.load_row(0, tuple)
 
     def _read(self) -> None:
-        result = self._next()
+        self._unread.popleft().result = self._good(self._next(), *IS_FINE)
+        self._next()  # which ends what the statement has found
+
+    def _good(self, result: pq.abc.PGresult | None, *states: pq.ExecStatus) -> pq.abc.PGresult:
         if result is None:
             raise OperationalError("the connection is lost")
-        if result.status not in IS_FINE:
+        if result.status not in states:
             raise error_from_result(result)
-        self._unread.popleft().result = result
-        self._next()  # which ends what the statement has found
+        return result
 
     def _next(self) -> pq.abc.PGresult | None:
         while self._libpq.is_busy():
